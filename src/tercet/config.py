@@ -1,0 +1,192 @@
+"""The cluster file as frozen structs. Every default stands here, with its unit in its name; each part is given its own section.
+
+Reading YAML into these, with line numbers in every refusal, is `tercet.config_file`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from tercet.role import Role
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+Milliseconds = Annotated[float, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: immutable, by keyword, and no key that we would silently ignore."""
+
+
+class ModelConfig(Section, frozen=True, kw_only=True):
+    """The checkpoint every worker loads."""
+
+    path: str
+    """A Hugging Face checkpoint directory; relative paths count from the cluster file."""
+    name: str = ""
+    """The name clients use; the directory's name when empty."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    context_tokens_max: NonNegative = 0
+    """Longest prompt plus output; 0 takes the checkpoint's own limit."""
+
+
+class EngineConfig(Section, frozen=True, kw_only=True):
+    """One worker's engine."""
+
+    block_tokens: Positive = 16
+    """Tokens per KV block: 16 suits a CPU, 64 a GPU (one attention tile)."""
+    kv_blocks: Positive = 1024
+    step_tokens_max: Positive = 512
+    """Token budget of one step: the chunk of a long prefill is what running decodes leave of it."""
+    running_max: Positive = 64
+    """Requests in one batch."""
+    waiting_max: Positive = 256
+    """Requests accepted but not started; one more is refused."""
+    threads: Positive = 1
+    """OpenMP threads of the process; more than one only where an engine owns its cores."""
+
+
+class Resources(Section, frozen=True, kw_only=True):
+    """What Ray reserves for one replica."""
+
+    cpus: Annotated[float, Meta(ge=0)] = 1.0
+    gpus: Annotated[float, Meta(ge=0)] = 0.0
+    custom: dict[str, float] = {}
+    """Ray custom resources, by name."""
+
+
+class PoolConfig(Section, frozen=True, kw_only=True):
+    """One pool of equal workers."""
+
+    replicas: NonNegative = 1
+    resources: Resources = Resources()
+    labels: dict[str, str] = {}
+    """Ray node labels a replica must be placed on; Ray's selector syntax, e.g. `accelerator-type: in(H100,H200)`."""
+    engine: EngineConfig | None = None
+    """Overrides the cluster-wide engine section for this pool."""
+
+
+class Pools(Section, frozen=True, kw_only=True):
+    """The pools. Without prefill workers, decode workers serve aggregated."""
+
+    prefill: PoolConfig = PoolConfig(replicas=1)
+    decode: PoolConfig = PoolConfig(replicas=2)
+
+    def of(self, role: Role) -> PoolConfig:
+        return self.prefill if role is Role.PREFILL else self.decode
+
+
+class SloConfig(Section, frozen=True, kw_only=True):
+    """What users are promised; routing, scheduling and scaling aim for it."""
+
+    ttft_ms: Milliseconds = 500.0
+    itl_ms: Milliseconds = 50.0
+
+
+class RouterConfig(Section, frozen=True, kw_only=True):
+    """How the front door chooses workers."""
+
+    policy: str = "prefix_affinity"
+    policy_options: dict[str, float] = {}
+    """Options of the policy, by name; each policy lists its own and refuses others."""
+    local_prefill_tokens_max: NonNegative = 32
+    """A prompt whose uncached part at its decode worker is at most this long is prefilled there."""
+    prefix_index_blocks_max: Positive = 65536
+    """Bound of the front door's memory of which worker saw which prompt prefix."""
+    replays_max: NonNegative = 3
+    """How often a request may be replayed after losses before its client sees an error."""
+
+
+class TransferConfig(Section, frozen=True, kw_only=True):
+    """How KV moves between workers."""
+
+    backend: Literal["nixl", "fake"] = "nixl"
+    """`fake` copies within one process and exists for tests."""
+    lease_s: Seconds = 10.0
+    """A source keeps KV this long after the last renewal."""
+    renew_s: Seconds = 1.0
+    wait_s: Seconds = 2.0
+    """Deadline of one pull, besides the time its bytes need at `expected_bytes_per_s`."""
+    expected_bytes_per_s: Annotated[float, Meta(gt=0)] = 200e6
+    net_devices: str = ""
+    """UCX_NET_DEVICES; empty lets UCX choose, `lo` keeps a single-host cluster on loopback."""
+
+
+class TlsConfig(Section, frozen=True, kw_only=True):
+    """Mutual TLS between front doors and workers; with it, unix sockets are not used."""
+
+    certificate: str
+    key: str
+    authority: str
+
+
+class LinkConfig(Section, frozen=True, kw_only=True):
+    """The sockets between our own processes."""
+
+    heartbeat_s: Seconds = 1.0
+    dead_after_s: Seconds = 3.0
+    """A peer that was silent this long is lost."""
+    outbox_bytes_max: Positive = 16 * 2**20
+    """A peer that reads so slowly that more than this waits for it is lost."""
+    frame_bytes_max: Positive = 64 * 2**20
+    report_period_s: Seconds = 0.25
+    tls: TlsConfig | None = None
+
+
+class FrontDoorConfig(Section, frozen=True, kw_only=True):
+    """HTTP and gRPC entrance."""
+
+    replicas: Positive = 1
+    host: str = "127.0.0.1"
+    http_port: Port = 8000
+    grpc_port: Port = 9000
+    """0 takes any free port; `tercet status` shows it. With several replicas on one host, 0 is needed."""
+    in_flight_max: Positive = 256
+    """Requests being served by one front door; the next one waits in the queue."""
+    queue_max: NonNegative = 256
+    """Requests waiting at one front door; the next one gets 429 with Retry-After."""
+    queue_wait_s_max: Seconds = 30.0
+    body_bytes_max: Positive = 8 * 2**20
+    cpus: Annotated[float, Meta(ge=0)] = 0.5
+
+
+class AutoscalerConfig(Section, frozen=True, kw_only=True):
+    """Reference to the scaling policy."""
+
+    policy_file: str = ""
+    """Path of a policy file; empty keeps the pools at their replica counts."""
+
+
+class ControlConfig(Section, frozen=True, kw_only=True):
+    """Supervision of workers."""
+
+    health_period_s: Seconds = 1.0
+    health_timeout_s: Seconds = 3.0
+    restart_backoff_s: Seconds = 0.5
+    """Delay before the second restart in a row; doubles up to `restart_backoff_s_max`."""
+    restart_backoff_s_max: Seconds = 30.0
+    start_timeout_s: Seconds = 300.0
+
+
+class ClusterConfig(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")] = "tercet"
+    model: ModelConfig
+    pools: Pools = Pools()
+    engine: EngineConfig = EngineConfig()
+    slo: SloConfig = SloConfig()
+    router: RouterConfig = RouterConfig()
+    transfer: TransferConfig = TransferConfig()
+    link: LinkConfig = LinkConfig()
+    front_door: FrontDoorConfig = FrontDoorConfig()
+    control: ControlConfig = ControlConfig()
+    autoscaler: AutoscalerConfig = AutoscalerConfig()
+
+    def engine_of(self, role: Role) -> EngineConfig:
+        """The engine section that holds for one pool."""
+        return self.pools.of(role).engine or self.engine
