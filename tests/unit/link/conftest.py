@@ -1,0 +1,72 @@
+"""A worker's listening side and the means to reach it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tercet.config import LinkConfig
+from tercet.ids import Incarnation, WorkerId
+from tercet.link import Link, LinkServer, host_id
+from tercet.role import Role
+from tercet.wire import (
+    PROTOCOL_VERSION,
+    Endpoint,
+    FrontDoorMessage,
+    Hello,
+    Message,
+    Refuse,
+    Welcome,
+)
+
+CLUSTER = "test"
+LIFE = Incarnation("life-1")
+
+
+class Host:
+    """Starts servers and remembers them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.unix = directory / "w.sock"
+        self.servers: list[LinkServer] = []
+        self.refusal = ""
+
+    def greet(self, hello: Hello) -> Welcome | Refuse:
+        if self.refusal:
+            return Refuse(self.refusal)
+        return Welcome(PROTOCOL_VERSION, WorkerId("w"), LIFE)
+
+    async def serve(
+        self,
+        handle: Callable[[Hello, Link[Message]], Awaitable[None]],
+        config: LinkConfig,
+        *,
+        unix: bool = True,
+        life: Incarnation = LIFE,
+        inbound: object = FrontDoorMessage,
+    ) -> Endpoint:
+        server = LinkServer(self.greet, handle, inbound, config, cluster=CLUSTER, incarnation=life)
+        self.servers.append(server)
+        port = await server.listen("127.0.0.1", 0, self.unix if unix else None)
+        path = str(self.unix) if unix else ""
+        return Endpoint(WorkerId("w"), life, Role.DECODE, "127.0.0.1", port, host_id(), path)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    for server in host.servers:
+        await server.close()
+        assert server.links == 0
+    assert not host.unix.exists()
+
+
+@pytest.fixture
+def hello() -> Callable[..., Hello]:
+    def make(
+        *, protocol: int = PROTOCOL_VERSION, cluster: str = CLUSTER, expects: str = LIFE
+    ) -> Hello:
+        return Hello(protocol, cluster, "f", Incarnation("i"), Incarnation(expects))
+
+    return make
