@@ -1,0 +1,254 @@
+// Attention over paged keys and values on a CPU: writes a step's new keys and values into their pages, then attends.
+//
+// Legend: N query rows of all requests, H query heads, G key/value heads, D head dim, T tokens of a page.
+// Every request is a run of rows; row i of request s stands at position contexts[s] + i - query_starts[s] and sees the
+// positions up to its own, at most `window` of them. Softmax is online over chunks of CHUNK keys, all sums in fp32.
+//
+// Work is split into tiles of (request, key/value head, a few query rows x the H/G heads that share that head), so one
+// pass over the keys serves all of them. Many rows: keys are transposed once and multiplied as a small matrix product.
+// Few rows (decoding): dot products, because a transposition would cost more than the product.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+namespace {
+
+constexpr int CHUNK = 64;     // keys a pass; a multiple of LANES
+constexpr int LANES = 16;     // floats a vector register
+constexpr int ROWS_MAX = 64;  // query rows x heads of a tile: 64 keep the tile in the first-level cache at D = 64
+constexpr int DOT_ROWS_MAX = 8;
+constexpr float MASKED = -1e30f;
+
+using bf16 = uint16_t;
+
+inline float load(float x) { return x; }
+inline float load(bf16 x) {
+  const uint32_t bits = uint32_t(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline void store(float& to, float x) { to = x; }
+inline void store(bf16& to, float x) {  // round to nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  to = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x for x <= 0, relative error below 2e-7: a branch-free form that the compiler vectorizes, unlike expf.
+inline float exponential(float x) {
+  x = std::max(x, -87.0f);
+  const float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const int32_t bits = (int32_t(n) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return y * power;
+}
+
+}  // namespace
+
+struct Batch {  // mirrored in paged_attention.py, field by field
+  const void *q, *k, *v;
+  void* out;
+  void* pages;  // this layer's keys of page 0
+  const int32_t *query_starts, *contexts, *tables;
+  const float* sinks;  // one logit a query head, or null
+  int64_t q_row, q_head, k_row, k_head, v_row, v_head;  // strides, in elements; D is contiguous everywhere
+  int64_t page_stride, value_offset, page_head, table_width;
+  int32_t requests, q_heads, kv_heads, head_dim, page_tokens, window, threads;
+  float scale, softcap;  // softcap 0: none; window 0: none
+};
+
+namespace {
+
+// One tile's scratch memory, allocated once a thread and call.
+struct Scratch {
+  explicit Scratch(int head_dim)
+      : width((head_dim + LANES - 1) / LANES * LANES),
+        memory(new float[size_t(width) * (2 * ROWS_MAX + 2 * CHUNK) + size_t(ROWS_MAX) * (CHUNK + 2)]()) {
+    q = memory.get();
+    out = q + size_t(ROWS_MAX) * width;
+    keys = out + size_t(ROWS_MAX) * width;
+    values = keys + size_t(CHUNK) * width;
+    scores = values + size_t(CHUNK) * width;
+    peak = scores + size_t(ROWS_MAX) * CHUNK;
+    sum = peak + ROWS_MAX;
+  }
+  const int width;  // head dim rounded up to whole registers; the rest stays zero
+  std::unique_ptr<float[]> memory;
+  float *q, *out, *keys, *values, *scores, *peak, *sum;
+};
+
+// c[R, columns] += a[R, depth] b[depth, columns], R rows in registers; columns is a multiple of LANES.
+template <int R>
+void multiply_rows(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int depth,
+                   int columns) {
+  for (int j = 0; j < columns; j += LANES) {
+    float sums[R][LANES];
+    for (int r = 0; r < R; ++r)
+      for (int l = 0; l < LANES; ++l) sums[r][l] = c[r * c_row + j + l];
+    for (int d = 0; d < depth; ++d)
+      for (int r = 0; r < R; ++r)
+        for (int l = 0; l < LANES; ++l) sums[r][l] += a[r * a_row + d] * b[d * b_row + j + l];
+    for (int r = 0; r < R; ++r)
+      for (int l = 0; l < LANES; ++l) c[r * c_row + j + l] = sums[r][l];
+  }
+}
+
+void multiply(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int rows, int depth,
+              int columns) {
+  int r = 0;
+  for (; r + 8 <= rows; r += 8) multiply_rows<8>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
+  for (; r + 4 <= rows; r += 4) multiply_rows<4>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
+  for (; r + 2 <= rows; r += 2) multiply_rows<2>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
+  for (; r < rows; ++r) multiply_rows<1>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
+}
+
+template <class E>
+const E* page_of(const Batch& b, int request, int head, int64_t position) {
+  const int64_t page = b.tables[request * b.table_width + position / b.page_tokens];
+  return static_cast<const E*>(b.pages) + page * b.page_stride + head * b.page_head +
+         position % b.page_tokens * b.head_dim;
+}
+
+// Loads positions [first, first + count) of one head: values as rows, keys as rows or (for `multiply`) as columns.
+template <class E>
+void load_chunk(const Batch& b, int request, int head, int64_t first, int count, bool transpose, Scratch& s) {
+  const int depth = b.head_dim;
+  for (int j = 0; j < count;) {
+    const int run = std::min<int64_t>(count - j, b.page_tokens - (first + j) % b.page_tokens);
+    const E* key = page_of<E>(b, request, head, first + j);
+    for (int end = j + run; j < end; ++j, key += depth) {
+      const E* value = key + b.value_offset;
+      for (int d = 0; d < depth; ++d) s.values[j * s.width + d] = load(value[d]);
+      if (transpose)
+        for (int d = 0; d < depth; ++d) s.keys[d * CHUNK + j] = load(key[d]);
+      else
+        for (int d = 0; d < depth; ++d) s.keys[j * s.width + d] = load(key[d]);
+    }
+  }
+}
+
+void score_chunk(const Batch& b, int rows, int count, bool transposed, Scratch& s) {
+  if (transposed) {
+    std::fill_n(s.scores, size_t(rows) * CHUNK, 0.0f);
+    multiply(s.q, s.width, s.keys, CHUNK, s.scores, CHUNK, rows, b.head_dim, CHUNK);
+    return;
+  }
+  for (int j = 0; j < count; ++j)
+    for (int r = 0; r < rows; ++r) {
+      const float *q = s.q + r * s.width, *key = s.keys + j * s.width;
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int d = 0; d < b.head_dim; ++d) sum += q[d] * key[d];
+      s.scores[r * CHUNK + j] = sum;
+    }
+}
+
+// Turns one row's scores of a chunk into weights; keys outside [begin, end) count nothing. Rescales the row's sums.
+void weigh_row(const Batch& b, int row, int begin, int end, Scratch& s) {
+  float* p = s.scores + size_t(row) * CHUNK;
+  if (begin >= end) {
+    std::fill_n(p, CHUNK, 0.0f);
+    return;
+  }
+  if (b.softcap > 0)
+    for (int j = 0; j < CHUNK; ++j) {  // cap * tanh(x / cap), through e^-2|x|
+      const float x = p[j] / b.softcap, e = exponential(-2.0f * std::fabs(x));
+      p[j] = std::copysign(b.softcap * (1.0f - e) / (1.0f + e), x);
+    }
+  float peak = s.peak[row];
+#pragma omp simd reduction(max : peak)
+  for (int j = 0; j < CHUNK; ++j) peak = std::max(peak, j >= begin && j < end ? p[j] : MASKED);
+  const float shrink = exponential(s.peak[row] - peak);
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int j = 0; j < CHUNK; ++j) {
+    const float weight = exponential((j >= begin && j < end ? p[j] : MASKED) - peak);
+    p[j] = j >= begin && j < end ? weight : 0.0f;
+    sum += p[j];
+  }
+  s.peak[row] = peak;
+  s.sum[row] = s.sum[row] * shrink + sum;
+  if (shrink != 1.0f)
+    for (int d = 0; d < s.width; ++d) s.out[row * s.width + d] *= shrink;
+}
+
+// `count` query rows of one request from row `first`, for the query heads that share key/value head `head`.
+template <class E>
+void attend_tile(const Batch& b, int request, int head, int first, int count, Scratch& s) {
+  const int group = b.q_heads / b.kv_heads, rows = count * group;
+  const int64_t position = b.contexts[request] + first - b.query_starts[request];
+  const auto visible_from = [&](int64_t at) { return b.window ? std::max<int64_t>(0, at - b.window + 1) : 0; };
+  for (int r = 0; r < rows; ++r) {
+    const int h = head * group + r % group;
+    const E* q = static_cast<const E*>(b.q) + (first + r / group) * b.q_row + h * b.q_head;
+    for (int d = 0; d < b.head_dim; ++d) s.q[r * s.width + d] = load(q[d]) * b.scale;
+    s.peak[r] = b.sinks ? b.sinks[h] : MASKED;
+    s.sum[r] = b.sinks ? 1.0f : 0.0f;
+  }
+  std::fill_n(s.out, size_t(rows) * s.width, 0.0f);
+  const bool transpose = rows > DOT_ROWS_MAX;
+  const int64_t end = position + count;
+  for (int64_t chunk = visible_from(position); chunk < end; chunk += CHUNK) {
+    const int keys = std::min<int64_t>(CHUNK, end - chunk);
+    load_chunk<E>(b, request, head, chunk, keys, transpose, s);
+    score_chunk(b, rows, keys, transpose, s);
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = position + r / group;
+      weigh_row(b, r, int(std::max<int64_t>(0, visible_from(at) - chunk)), int(std::min<int64_t>(keys, at + 1 - chunk)), s);
+    }
+    multiply(s.scores, CHUNK, s.values, s.width, s.out, s.width, rows, keys, s.width);
+  }
+  for (int r = 0; r < rows; ++r) {
+    E* out = static_cast<E*>(b.out) + (int64_t(first + r / group) * b.q_heads + head * group + r % group) * b.head_dim;
+    const float scale = 1.0f / s.sum[r];
+    for (int d = 0; d < b.head_dim; ++d) store(out[d], s.out[r * s.width + d] * scale);
+  }
+}
+
+template <class E>
+void write_pages(const Batch& b, int request) {
+  for (int row = b.query_starts[request]; row < b.query_starts[request + 1]; ++row)
+    for (int head = 0; head < b.kv_heads; ++head) {
+      E* to = const_cast<E*>(page_of<E>(b, request, head, b.contexts[request] + row - b.query_starts[request]));
+      const size_t bytes = size_t(b.head_dim) * sizeof(E);
+      std::memcpy(to, static_cast<const E*>(b.k) + row * b.k_row + head * b.k_head, bytes);
+      std::memcpy(to + b.value_offset, static_cast<const E*>(b.v) + row * b.v_row + head * b.v_head, bytes);
+    }
+}
+
+template <class E>
+void run(const Batch& b) {
+  const int tile = std::max(1, ROWS_MAX / (b.q_heads / b.kv_heads));
+  for (int request = 0; request < b.requests; ++request) write_pages<E>(b, request);
+#pragma omp parallel num_threads(b.threads) if (b.threads > 1)
+  {
+    Scratch scratch(b.head_dim);
+    for (int request = 0; request < b.requests; ++request) {
+      const int begin = b.query_starts[request], end = b.query_starts[request + 1];
+      const int tiles = (end - begin + tile - 1) / tile;
+#pragma omp for schedule(dynamic, 1) nowait
+      for (int item = 0; item < tiles * b.kv_heads; ++item) {
+        const int first = begin + item / b.kv_heads * tile;
+        attend_tile<E>(b, request, item % b.kv_heads, first, std::min(tile, end - first), scratch);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" void tercet_paged_attention_f32(const Batch* batch) { run<float>(*batch); }
+extern "C" void tercet_paged_attention_bf16(const Batch* batch) { run<bf16>(*batch); }

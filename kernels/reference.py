@@ -1,0 +1,74 @@
+"""Paged attention in plain torch: the definition that faster kernels are checked against, and the fallback on any device.
+
+Legend: N query rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page,
+S positions of one request, R requests. A name's suffix is its shape.
+"""
+
+import numpy as np
+import torch
+
+from tercet.kernels.paged_batch import PagedBatch
+from tercet.kernels.softmax_rule import SoftmaxRule
+
+
+def paged_attention(
+    q_NHD: torch.Tensor,
+    k_NGD: torch.Tensor,
+    v_NGD: torch.Tensor,
+    pages_B2GTD: torch.Tensor,
+    batch: PagedBatch,
+    rule: SoftmaxRule,
+) -> torch.Tensor:
+    """Writes the rows' keys and values into their pages, then attends; returns `[N, H, D]`.
+
+    Requests with one row (decoding) are served together, padded to the longest; the others one by one.
+    """
+    device = q_NHD.device
+    row_pages = torch.from_numpy(batch.row_pages).to(device, torch.long)
+    row_slots = torch.from_numpy(batch.positions % batch.page_tokens).to(device, torch.long)
+    pages_B2GTD[row_pages, 0, :, row_slots] = k_NGD
+    pages_B2GTD[row_pages, 1, :, row_slots] = v_NGD
+    out_NHD = torch.empty_like(q_NHD, memory_format=torch.contiguous_format)
+    single = np.flatnonzero(batch.lengths == 1)
+    if len(single):
+        rows = torch.from_numpy(batch.query_starts[single]).to(device, torch.long)
+        q_R1HD = q_NHD[rows, None]
+        out_NHD[rows] = _attend(q_R1HD, pages_B2GTD, batch, single, rule)[:, 0]
+    for request in np.flatnonzero(batch.lengths != 1):
+        run = slice(batch.query_starts[request], batch.query_starts[request + 1])
+        only = np.array([request])
+        out_NHD[run] = _attend(q_NHD[None, run], pages_B2GTD, batch, only, rule)[0]
+    return out_NHD
+
+
+def _attend(
+    q_RNHD: torch.Tensor,
+    pages_B2GTD: torch.Tensor,
+    batch: PagedBatch,
+    requests: np.typing.NDArray[np.intp],
+    rule: SoftmaxRule,
+) -> torch.Tensor:
+    """Requests with equally many rows, together; returns `[R, N, H, D]`."""
+    device, heads_kv = q_RNHD.device, pages_B2GTD.shape[2]
+    count, rows, heads, dim = q_RNHD.shape
+    ends = batch.contexts[requests] + rows
+    tables = batch.tables[requests, : -(-int(ends.max()) // batch.page_tokens)]
+    kv = pages_B2GTD[torch.from_numpy(tables).to(device, torch.long)].float()
+    k_RGSD, v_RGSD = kv.permute(2, 0, 3, 1, 4, 5).flatten(3, 4).unbind(0)
+    q_RGMD = q_RNHD.float().transpose(1, 2).reshape(count, heads_kv, -1, dim)  # M: the group's rows
+    scores = (q_RGMD @ k_RGSD.mT * rule.scale).view(count, heads, rows, -1)
+    if rule.softcap:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    at = torch.from_numpy(ends).to(device)[:, None] - rows + torch.arange(rows, device=device)
+    seen = torch.arange(scores.shape[-1], device=device)
+    visible = seen <= at[..., None]
+    if rule.window:
+        visible &= seen > at[..., None] - rule.window
+    scores = scores.masked_fill(~visible[:, None], -torch.inf)
+    if rule.sinks is not None:
+        sinks = rule.sinks.float().view(1, -1, 1, 1).expand(count, -1, rows, 1)
+        weights = torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
+    else:
+        weights = scores.softmax(dim=-1)
+    out_RGMD = weights.view(count, heads_kv, -1, weights.shape[-1]) @ v_RGSD
+    return out_RGMD.view(count, heads, rows, dim).transpose(1, 2).to(q_RNHD.dtype)
