@@ -1,0 +1,176 @@
+"""Which KV block belongs to whom: reference counts, the prefix cache, and blocks nobody may touch.
+
+A block is in exactly one of four places:
+
+    vacant       no content that anyone could want
+    referenced   in the block table of one or more sequences; may be cached at the same time
+    idle         cached under its hash and referenced by nobody; may be evicted, least recently used first
+    quarantined  a transfer that nobody waits for any more may still write into it
+
+Knows block numbers, never their memory. A block's generation word rises when the block is given away for new content,
+before anything is written: a remote reader that finds the word unchanged after its read has read the old content whole.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.ids import BlockHash, BlockId
+
+
+class BlockPool:
+    """`blocks` blocks; `generations` is the array of their generation words, `uint64[blocks]`, first used as 1."""
+
+    def __init__(self, blocks: int, generations: npt.NDArray[np.uint64]) -> None:
+        assert generations.shape == (blocks,), f"{blocks=} {generations.shape=}"
+        self.blocks = blocks
+        self._generations = generations
+        self._references = [0] * blocks
+        self._vacant = np.ones(blocks, dtype=np.bool_)
+        self._vacancies = blocks
+        self._idle: dict[BlockId, None] = {}  # in order of use: the first one is evicted next
+        self._cached: dict[BlockHash, BlockId] = {}
+        self._hash_of: dict[BlockId, BlockHash] = {}
+        self._quarantined: set[BlockId] = set()
+
+    @property
+    def free(self) -> int:
+        """Blocks that `allocate` can give: vacant ones and cached ones that nobody references."""
+        return self._vacancies + len(self._idle)
+
+    @property
+    def used(self) -> int:
+        """Blocks referenced by sequences."""
+        return self.blocks - self.free - len(self._quarantined)
+
+    @property
+    def quarantined(self) -> int:
+        return len(self._quarantined)
+
+    @property
+    def cached(self) -> int:
+        """Blocks that can be found by their hash, referenced or not."""
+        return len(self._cached)
+
+    def generation(self, block: BlockId) -> int:
+        return int(self._generations[block])
+
+    def lookup(self, hashes: Sequence[BlockHash]) -> list[BlockId]:
+        """The cached blocks of the longest prefix of `hashes`. Changes nothing: `share` what is wanted."""
+        found: list[BlockId] = []
+        for name in hashes:
+            block = self._cached.get(name)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def share(self, blocks: Iterable[BlockId]) -> None:
+        """One more reference to each of these cached or referenced blocks."""
+        for block in blocks:
+            if self._references[block] == 0:
+                assert block in self._idle, f"{block=} holds nothing to share"
+                del self._idle[block]
+            self._references[block] += 1
+
+    def allocate(self, count: int, after: BlockId | None = None) -> list[BlockId] | None:
+        """`count` blocks with one reference each and new generations, in as few ascending runs as possible, or None.
+
+        `after` is the block they will follow in a table: the run goes on there if it can.
+        """
+        if count > self.free:
+            return None
+        for _ in range(count - self._vacancies):
+            self._evict(next(iter(self._idle)))
+        blocks = self._choose(count, after)
+        self._vacancies -= count
+        for block in blocks:
+            self._vacant[block] = False
+            self._references[block] = 1
+            self._generations[block] += np.uint64(1)
+        return blocks
+
+    def release(self, blocks: Sequence[BlockId]) -> None:
+        """One reference less to each; cached blocks stay findable, later ones of a table are evicted before earlier ones."""
+        for block in reversed(blocks):
+            assert self._references[block] > 0, f"{block=} is referenced by nobody"
+            self._references[block] -= 1
+            if self._references[block]:
+                continue
+            if block in self._hash_of:
+                self._idle[block] = None
+            else:
+                self._vacate(block)
+
+    def register(self, block: BlockId, name: BlockHash) -> None:
+        """A referenced block's content is final and may be found under `name`, unless another block already is."""
+        assert self._references[block] > 0, f"{block=} is referenced by nobody"
+        if name not in self._cached and block not in self._hash_of:
+            self._cached[name] = block
+            self._hash_of[block] = name
+
+    def quarantine(self, blocks: Iterable[BlockId]) -> None:
+        """Take blocks with a single reference out of circulation until `unquarantine`; the reference is gone."""
+        for block in blocks:
+            assert self._references[block] == 1, f"{block=} has {self._references[block]} owners"
+            assert block not in self._hash_of, f"{block=} is cached: its content was verified"
+            self._references[block] = 0
+            self._quarantined.add(block)
+
+    def unquarantine(self, blocks: Iterable[BlockId]) -> None:
+        """Nothing writes into these blocks any more. Blocks that are not in quarantine are ignored."""
+        for block in blocks:
+            if block in self._quarantined:
+                self._quarantined.remove(block)
+                self._vacate(block)
+
+    def check_integrity(self) -> None:
+        """Every block is in exactly one place, and the sums are right."""
+        assert self._vacancies == int(self._vacant.sum()), "vacancies miscounted"
+        for block in map(BlockId, range(self.blocks)):
+            places = (
+                bool(self._vacant[block]),
+                self._references[block] > 0,
+                block in self._idle,
+                block in self._quarantined,
+            )
+            assert sum(places) == 1, f"{block=} is in {places=}"
+        assert set(self._idle) <= set(self._hash_of), "an idle block must be findable"
+        assert {block: name for name, block in self._cached.items()} == self._hash_of
+        assert not any(self._vacant[block] for block in self._hash_of), "a vacant block is cached"
+
+    def _choose(self, count: int, after: BlockId | None) -> list[BlockId]:
+        """Vacant blocks: the run behind `after`, else the shortest run that is long enough, else the longest runs."""
+        if count <= 1:
+            return self._choose_one(after) if count else []
+        vacant = np.flatnonzero(self._vacant)
+        breaks = np.flatnonzero(np.diff(vacant) != 1) + 1
+        starts = np.concatenate(([0], breaks))
+        lengths = np.diff(np.concatenate((starts, [len(vacant)])))
+        fits = np.flatnonzero(lengths >= count)
+        if len(fits):
+            start = starts[fits[np.argmin(lengths[fits])]]
+            return [BlockId(block) for block in vacant[start : start + count].tolist()]
+        chosen: list[int] = []
+        for run in np.argsort(-lengths, kind="stable"):
+            start, length = starts[run], min(int(lengths[run]), count - len(chosen))
+            chosen.extend(vacant[start : start + length].tolist())
+            if len(chosen) == count:
+                break
+        return [BlockId(block) for block in sorted(chosen)]
+
+    def _choose_one(self, after: BlockId | None) -> list[BlockId]:
+        """The next block of the run, else the first vacant one: that fills small holes and spares long runs."""
+        if after is not None and after + 1 < self.blocks and self._vacant[after + 1]:
+            return [BlockId(after + 1)]
+        return [BlockId(int(self._vacant.argmax()))]
+
+    def _evict(self, block: BlockId) -> None:
+        del self._idle[block]
+        del self._cached[self._hash_of.pop(block)]
+        self._vacate(block)
+
+    def _vacate(self, block: BlockId) -> None:
+        self._vacant[block] = True
+        self._vacancies += 1

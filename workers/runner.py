@@ -1,0 +1,46 @@
+"""What the engine asks of a model: keep KV in a pool, and turn slices of requests into logits.
+
+Knows nothing of requests, queues or sampling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from tercet.workers.kv_pool import KvPool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One request's share of a step; valid during the call only, the lists belong to the engine."""
+
+    tokens: list[int]
+    start: int
+    """Position of `tokens[0]`; the KV of the positions before it is in `blocks`."""
+    blocks: list[int]
+    """Block table covering at least `start + len(tokens)` tokens."""
+    sample: bool
+    """Logits are wanted for the last token."""
+
+
+class Runner(Protocol):
+    """A model with its KV memory."""
+
+    kv: KvPool
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_tokens_max(self) -> int: ...
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    @property
+    def compat(self) -> str:
+        """Workers with equal keys can read each other's KV."""
+        ...
+
+    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+        """Writes the slices' KV; returns fp32 logits `[slices with sample, vocab]` in the order of the slices."""
+        ...
