@@ -64,6 +64,8 @@ class KvRegion(msgspec.Struct, frozen=True, array_like=True):
     block_bytes: int
     blocks: int
     generation_base: int
+    device: int = -1
+    """CUDA device the blocks lie on; -1 is host memory, where the generation words always lie."""
 
 
 class Ping(Message, frozen=True):

@@ -36,6 +36,10 @@ class Host:
             return Refuse(self.refusal)
         return Welcome(PROTOCOL_VERSION, WorkerId("w"), LIFE)
 
+    @property
+    def has_socket(self) -> bool:
+        return self.unix.exists()
+
     async def serve(
         self,
         handle: Callable[[Hello, Link[Message]], Awaitable[None]],

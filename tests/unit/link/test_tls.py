@@ -61,7 +61,7 @@ async def echo(hello, link):
 async def test_members_of_one_authority_talk_over_tcp(host, hello, tmp_path):
     config = LinkConfig(tls=identity(tmp_path, "ours"))
     endpoint = await host.serve(echo, config)
-    assert not Path(endpoint.unix).exists()
+    assert not host.has_socket
     assert not uses_unix(endpoint, host_id(), config.tls)
     link, _ = await connect(endpoint, hello(), WorkerMessage, config, host_id())
     link.post(Cancel(RequestId("r"), Epoch(1)))

@@ -1,0 +1,179 @@
+"""What is asked of a transfer, what it answers, and what a backend must be able to do. Knows no backend.
+
+A pull copies whole KV blocks from a peer's pool into ours, then the peer's generation words for them, and reports
+`Pulled` only if those are the words the peer had published: a seqlock over the network. Reads cannot be aborted, so a
+pull that misses its deadline is reported as failed *and in flight*; its local blocks must not be used for anything else
+until `Settled`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from tercet.ids import BlockId, Epoch, RequestId
+from tercet.wire import KvRegion
+
+HOST = -1
+"""Device number of host memory."""
+
+
+class JobId(NamedTuple):
+    """Names one pull for ever: the `number`-th pull of a request under one epoch of its destination."""
+
+    request: RequestId
+    epoch: Epoch
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Our KV pool as backends see it; it must outlive the transfer and never move."""
+
+    address: int
+    """Of block 0; block `i` lies `i * block_bytes` behind it."""
+    block_bytes: int
+    blocks: int
+    generation_address: int
+    """Of block 0's generation word; 8 bytes each, in host memory."""
+    device: int = HOST
+    """CUDA device of the blocks, or `HOST`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullJob:
+    """Copy `remote_blocks[i]` of `peer` into `local_blocks[i]`; valid only while its word is `generations[i]`."""
+
+    id: JobId
+    peer: str
+    """A name given to `Transfer.add_peer` before."""
+    remote_blocks: tuple[BlockId, ...]
+    local_blocks: tuple[BlockId, ...]
+    generations: tuple[int, ...]
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """The blocks are here and are what was published."""
+
+    job: JobId
+    bytes: int
+    seconds: float
+    """From the first post to the last check."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullFailed:
+    """Nothing of this job may be used. `in_flight`: its local blocks may still be written until `Settled`."""
+
+    job: JobId
+    reason: str
+    in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Follows a `PullFailed` that was in flight: nothing writes into the job's local blocks any more."""
+
+    job: JobId
+
+
+TransferEvent = Pulled | PullFailed | Settled
+Deliver = Callable[[TransferEvent], None]
+"""Called on the transfer's own thread; must not block."""
+
+
+class Transfer(Protocol):
+    """Pulls blocks; every method may be called from any thread and returns at once."""
+
+    @property
+    def region(self) -> KvRegion:
+        """What peers need to read from us."""
+        ...
+
+    @property
+    def unsettled(self) -> int:
+        """Pulls accepted and not over, quarantined ones included."""
+        ...
+
+    def add_peer(self, peer: str, region: KvRegion) -> None:
+        """Make a peer known under its agent's name, `worker:incarnation`; idempotent."""
+        ...
+
+    def remove_peer(self, peer: str) -> None:
+        """Forget a peer as soon as no read from it is in flight; idempotent."""
+        ...
+
+    def pull(self, job: PullJob) -> None:
+        """Start a pull; answered by `Pulled`, or by `PullFailed` and, if that was in flight, `Settled`."""
+        ...
+
+    def expect_readers(self, readers: int) -> None:
+        """How many requests peers may be reading from us now; it sets how often we help their reads along."""
+        ...
+
+
+# ---- backends --------------------------------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """One contiguous copy: addresses and length in bytes."""
+
+    local: int
+    remote: int
+    length: int
+
+
+class Kind(Enum):
+    """What is read: blocks may lie on a device, words always lie in host memory."""
+
+    BLOCKS = auto()
+    WORDS = auto()
+
+
+class Read(Protocol):
+    """A read that was posted."""
+
+    def done(self) -> bool:
+        """Whether it has ended well; raises `TransferFailed` when it has ended badly. Do not ask again after either."""
+        ...
+
+
+class Agent(Protocol):
+    """A backend's endpoint. Created, used and closed by one thread only."""
+
+    @property
+    def metadata(self) -> bytes:
+        """Lets another agent of this backend read our memory."""
+        ...
+
+    def add_peer(self, peer: str, region: KvRegion) -> None:
+        """May block for seconds on an unreachable peer; raises `TransferFailed`."""
+        ...
+
+    def remove_peer(self, peer: str) -> None:
+        """Only when no read from this peer is in flight."""
+        ...
+
+    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> Read:
+        """Post one read; raises `TransferFailed` when nothing was posted."""
+        ...
+
+    def progress(self) -> None:
+        """Let reads of our own and of our peers advance; must be called all through the agent's life."""
+        ...
+
+    def close(self) -> None:
+        """End the agent; reads still in flight end with it."""
+        ...
+
+
+class OpenAgent(Protocol):
+    """Creates a backend's agent on the thread that will own it."""
+
+    def __call__(self, name: str, memory: Memory, arrivals_address: int) -> Agent:
+        """`arrivals_address`: one uint64 a block, where generation words are read to."""
+        ...

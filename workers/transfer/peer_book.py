@@ -1,0 +1,68 @@
+"""Which peers an agent has been told of, and when it may be told otherwise: never while a read from them is in flight."""
+
+from dataclasses import dataclass
+
+from tercet.errors import TransferFailed
+from tercet.wire import KvRegion
+from tercet.workers.transfer.base import Agent
+
+
+@dataclass(slots=True)
+class _Peer:
+    region: KvRegion
+    introduced: bool = False
+    """The agent knows it. It is told on the first pull, because that may take long."""
+    reads: int = 0
+    leaving: bool = False
+    failed: bool = False
+    """A read failed: backends refuse a failed peer until they are told of it anew."""
+
+
+class PeerBook:
+    """The peers of one agent; used by the agent's thread only."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, _Peer] = {}
+
+    def add(self, name: str, region: KvRegion) -> None:
+        """Idempotent; takes back an earlier `remove` that has not happened yet."""
+        peer = self._peers.setdefault(name, _Peer(region))
+        peer.leaving = False
+
+    def remove(self, agent: Agent, name: str) -> None:
+        """Forget the peer, at the latest when its last read has ended. Idempotent."""
+        if name in self._peers:
+            self._peers[name].leaving = True
+            self._part(agent, name)
+
+    def begin_read(self, name: str) -> KvRegion:
+        """Keep the peer known for one read; raises `TransferFailed` when it is unknown or leaving."""
+        peer = self._peers.get(name)
+        if peer is None or peer.leaving:
+            raise TransferFailed(f"{name} is not known here")
+        peer.reads += 1
+        return peer.region
+
+    def introduce(self, agent: Agent, name: str) -> None:
+        """Make sure the agent knows the peer; raises `TransferFailed` when it cannot be reached."""
+        peer = self._peers[name]
+        if not peer.introduced:
+            agent.add_peer(name, peer.region)
+            peer.introduced = True
+
+    def end_read(self, agent: Agent, name: str, *, failed: bool) -> None:
+        """A read counted by `begin_read` has ended, or was never posted."""
+        peer = self._peers[name]
+        peer.reads -= 1
+        peer.failed |= failed
+        self._part(agent, name)
+
+    def _part(self, agent: Agent, name: str) -> None:
+        peer = self._peers[name]
+        if peer.reads or not (peer.leaving or peer.failed):
+            return
+        if peer.introduced:
+            agent.remove_peer(name)
+        peer.introduced = peer.failed = False
+        if peer.leaving:
+            del self._peers[name]

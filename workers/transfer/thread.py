@@ -1,0 +1,232 @@
+"""The one thread that owns a backend's agent: starts pulls, watches their deadlines, keeps late reads in quarantine.
+
+Agents have no progress thread of their own (NIXL's spins on a whole core), so this thread looks after them all their life,
+for our peers' sake as well: over TCP they read from us only while we poll.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from tercet.clock import Clock, MonotonicClock
+from tercet.config import TransferConfig
+from tercet.errors import TransferFailed
+from tercet.wire import KvRegion
+from tercet.workers.transfer.base import (
+    Agent,
+    Deliver,
+    Memory,
+    OpenAgent,
+    Pulled,
+    PullFailed,
+    PullJob,
+    Settled,
+)
+from tercet.workers.transfer.peer_book import PeerBook
+from tercet.workers.transfer.pull import Arrivals, Pull
+
+logger = logging.getLogger(__name__)
+
+READS_MAX = 8
+"""Pulls posted at once; further ones wait their turn, and their deadline starts when they are posted."""
+ACTIVE_PAUSE_S = 0.0002
+WATCHFUL_PAUSE_S = 0.002
+IDLE_PAUSE_S = 0.010
+STOP_WAIT_S = 1.0
+"""How long `stop` lets reads in flight end by themselves before it ends them with the agent."""
+
+
+class TransferThread:
+    """A `Transfer` over any backend. `deliver` gets its events, `crashed` any exception that is a bug; both on its thread."""
+
+    def __init__(
+        self,
+        name: str,
+        memory: Memory,
+        config: TransferConfig,
+        open_agent: OpenAgent,
+        deliver: Deliver,
+        crashed: Callable[[BaseException], None],
+        clock: Clock | None = None,
+    ) -> None:
+        self._name = name
+        self._memory = memory
+        self._config = config
+        self._open_agent = open_agent
+        self._deliver = deliver
+        self._crashed = crashed
+        self._clock = clock or MonotonicClock()
+        self._arrivals: Arrivals = np.zeros(memory.blocks, dtype=np.uint64)
+        self._commands: SimpleQueue[Callable[[Agent], None]] = SimpleQueue()
+        self._wake = threading.Event()
+        self._stop_by_s: float | None = None
+        self._readers = 0
+        self._accepted = 0
+        self._over = 0
+        self._accept_lock = threading.Lock()
+        self._peers = PeerBook()
+        self._queued: deque[Pull] = deque()
+        self._active: list[Pull] = []
+        self._lingering: list[Pull] = []
+        self._thread = threading.Thread(target=self._main, name=f"transfer {name}", daemon=True)
+        self._opened: SimpleQueue[KvRegion | BaseException] = SimpleQueue()
+        self._region: KvRegion | None = None
+
+    # ---- called from any thread --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Create the agent and register memory; blocks until that is done. Raises what the backend raised."""
+        self._thread.start()
+        opened = self._opened.get()
+        if isinstance(opened, BaseException):
+            self._thread.join()
+            raise opened
+        self._region = opened
+
+    def stop(self) -> None:
+        """End the thread and the agent; blocks up to `STOP_WAIT_S`, longer only if the backend does. Idempotent."""
+        self._stop_by_s = self._clock.now_s() + STOP_WAIT_S
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def region(self) -> KvRegion:
+        assert self._region is not None, "not started"
+        return self._region
+
+    @property
+    def unsettled(self) -> int:
+        return self._accepted - self._over
+
+    def add_peer(self, peer: str, region: KvRegion) -> None:
+        self._command(lambda agent: self._peers.add(peer, region))
+
+    def remove_peer(self, peer: str) -> None:
+        self._command(lambda agent: self._peers.remove(agent, peer))
+
+    def pull(self, job: PullJob) -> None:
+        with self._accept_lock:
+            self._accepted += 1
+        self._command(lambda agent: self._accept(job))
+
+    def expect_readers(self, readers: int) -> None:
+        self._readers = readers
+
+    def _command(self, command: Callable[[Agent], None]) -> None:
+        self._commands.put(command)
+        self._wake.set()
+
+    # ---- the thread --------------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            agent = self._open_agent(self._name, self._memory, self._arrivals.ctypes.data)
+        except BaseException as exc:
+            self._opened.put(exc)
+            return
+        self._opened.put(self._describe(agent))
+        try:
+            while not self._finished():
+                self._wake.wait(self._pause_s())
+                self._wake.clear()
+                self._turn(agent)
+        except BaseException as exc:
+            self._crashed(exc)
+        finally:
+            agent.close()
+
+    def _describe(self, agent: Agent) -> KvRegion:
+        memory = self._memory
+        return KvRegion(
+            agent.metadata,
+            memory.address,
+            memory.block_bytes,
+            memory.blocks,
+            memory.generation_address,
+            memory.device,
+        )
+
+    def _finished(self) -> bool:
+        if self._stop_by_s is None:
+            return False
+        return not self.unsettled or self._clock.now_s() >= self._stop_by_s
+
+    def _pause_s(self) -> float:
+        if self._active:
+            return ACTIVE_PAUSE_S
+        return WATCHFUL_PAUSE_S if self._readers or self._lingering else IDLE_PAUSE_S
+
+    def _turn(self, agent: Agent) -> None:
+        """Everything there is to do now: commands, new reads, the reads in flight, our peers' reads."""
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                break
+            command(agent)
+        while self._queued and len(self._active) < READS_MAX:
+            self._start(agent, self._queued.popleft())
+        self._active = [pull for pull in self._active if self._still_active(agent, pull)]
+        self._lingering = [pull for pull in self._lingering if self._still_lingering(agent, pull)]
+        agent.progress()
+
+    def _accept(self, job: PullJob) -> None:
+        try:
+            region = self._peers.begin_read(job.peer)
+        except TransferFailed as exc:
+            self._fail(job, str(exc))
+            return
+        self._queued.append(Pull(job, self._memory, region, self._arrivals))
+
+    def _start(self, agent: Agent, pull: Pull) -> None:
+        peer = pull.job.peer
+        try:
+            pull.check()
+            self._peers.introduce(agent, peer)
+            pull.started_s = self._clock.now_s()
+            allowed_s = self._config.wait_s + pull.bytes / self._config.expected_bytes_per_s
+            pull.deadline_s = pull.started_s + allowed_s
+            pull.start(agent)
+        except TransferFailed as exc:
+            self._peers.end_read(agent, peer, failed=True)
+            self._fail(pull.job, str(exc))
+            return
+        self._active.append(pull)
+
+    def _still_active(self, agent: Agent, pull: Pull) -> bool:
+        job = pull.job
+        try:
+            done = pull.advance(agent)
+        except TransferFailed as exc:
+            self._peers.end_read(agent, job.peer, failed=not pull.was_stale)
+            self._fail(job, str(exc))
+            return False
+        taken_s = self._clock.now_s() - pull.started_s
+        if done:
+            self._peers.end_read(agent, job.peer, failed=False)
+            self._over += 1
+            self._deliver(Pulled(job.id, pull.bytes, taken_s))
+            return False
+        if self._clock.now_s() < pull.deadline_s:
+            return True
+        logger.warning("%s: a read from %s is late; its blocks go to quarantine", job.id, job.peer)
+        self._lingering.append(pull)
+        self._deliver(PullFailed(job.id, f"not here after {taken_s:.1f} s", in_flight=True))
+        return False
+
+    def _still_lingering(self, agent: Agent, pull: Pull) -> bool:
+        if not pull.linger():
+            return True
+        self._peers.end_read(agent, pull.job.peer, failed=True)
+        self._over += 1
+        self._deliver(Settled(pull.job.id))
+        return False
+
+    def _fail(self, job: PullJob, reason: str) -> None:
+        self._over += 1
+        self._deliver(PullFailed(job.id, reason, in_flight=False))
