@@ -1,0 +1,132 @@
+"""The runner that computes: a transformers model with paged attention and fast linear layers.
+
+Knows nothing of requests, queues or sampling. One thread at a time may call it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from tercet.config import EngineConfig, ModelConfig
+from tercet.errors import ModelUnsupported
+from tercet.kernels.paged_attention import best_paged_attention
+from tercet.kernels.paged_batch import PagedBatch
+from tercet.workers.attention import LAYER_ATTRIBUTE, PagedLayer, Sighting, Step
+from tercet.workers.checkpoint import (
+    Checkpoint,
+    eager_logits,
+    find_attention_layers,
+    open_checkpoint,
+)
+from tercet.workers.compat import compat_key
+from tercet.workers.kv_pool import KvGeometry, KvPool
+from tercet.workers.linear import accelerate_linears
+from tercet.workers.runner import Slice
+
+CHECK_TOKENS = 24
+CHECK_ERROR_MAX = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Norm of the difference to the model's own logits, relative to theirs. Rounding alone stays ten times below."""
+
+
+class ModelRunner:
+    """See `Runner`. Made by `load`."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, sightings: list[Sighting], engine: EngineConfig
+    ) -> None:
+        self._model: PreTrainedModel = checkpoint.model
+        self._step = Step()
+        self.kv = KvPool(
+            _geometry(self._model, sightings, engine.block_tokens),
+            engine.kv_blocks,
+            self._model.device,
+        )
+        self.vocab_size = int(checkpoint.config.vocab_size)
+        self.eos_token_ids = checkpoint.eos_token_ids
+        self.context_tokens_max = checkpoint.context_tokens_max
+        self.compat = compat_key(checkpoint.path, checkpoint.config.to_dict(), self.kv.geometry)
+        self._give_pages(sightings, engine.threads)
+
+    @classmethod
+    def load(cls, model: ModelConfig, engine: EngineConfig) -> "ModelRunner":
+        """Loads a checkpoint directory, and compares a short prompt with the model's own attention.
+
+        Raises ModelUnsupported with the reason. `threads` holds for the whole process.
+        """
+        torch.set_num_threads(engine.threads)
+        checkpoint = open_checkpoint(model)
+        room = min(checkpoint.context_tokens_max, engine.kv_blocks * engine.block_tokens)
+        tokens = _check_prompt(int(checkpoint.config.vocab_size), min(CHECK_TOKENS, room))
+        ends = sorted({max(1, len(tokens) // 2), max(1, len(tokens) - 1), len(tokens)})
+        expected = eager_logits(checkpoint.model, tokens, [end - 1 for end in ends])
+        with torch.no_grad():
+            accelerate_linears(checkpoint.model)
+        sightings = find_attention_layers(checkpoint.model, checkpoint.config)
+        runner = cls(checkpoint, sightings, engine)
+        runner._check(tokens, ends, expected)
+        return runner
+
+    @torch.inference_mode()
+    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+        """See `Runner`."""
+        batch = PagedBatch.of(
+            [len(part.tokens) for part in slices],
+            [part.start for part in slices],
+            [part.blocks for part in slices],
+            self.kv.geometry.block_tokens,
+        )
+        device = self.kv.device
+        tokens = torch.tensor([[t for part in slices for t in part.tokens]], device=device)
+        positions = torch.from_numpy(batch.positions)[None].to(device, torch.long)
+        last_rows = (batch.query_starts[1:] - 1).tolist()
+        sampled = torch.tensor(
+            [row for row, part in zip(last_rows, slices, strict=True) if part.sample],
+            dtype=torch.long,
+            device=device,
+        )
+        with self._step.running(batch):
+            output = self._model(
+                input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=sampled
+            )
+        logits: torch.Tensor = output.logits[0]
+        return logits.float()
+
+    def _give_pages(self, sightings: list[Sighting], threads: int) -> None:
+        """Every attention module gets its own layer of the pool."""
+        geometry = self.kv.geometry
+        group = sightings[0].query_shape[1] // geometry.kv_heads
+        attention = best_paged_attention(
+            self.kv.device, geometry.dtype, geometry.head_dim, group, threads
+        )
+        for layer, sighting in enumerate(sightings):
+            paged = PagedLayer(self.kv.tensor[:, layer], attention, self._step)
+            setattr(sighting.module, LAYER_ATTRIBUTE, paged)
+
+    def _check(self, tokens: list[int], ends: list[int], expected: torch.Tensor) -> None:
+        """Runs `tokens` in chunks up to each of `ends`, compares, and zeroes the blocks it used."""
+        geometry = self.kv.geometry
+        blocks = list(range(-(-len(tokens) // geometry.block_tokens)))
+        logits = torch.cat(
+            [
+                self.forward([Slice(tokens[start:end], start, blocks, sample=True)])
+                for start, end in zip([0, *ends], ends, strict=False)
+            ]
+        )
+        self.kv.tensor[blocks] = 0
+        error = float((logits - expected).norm() / expected.norm())
+        if not error <= CHECK_ERROR_MAX[geometry.dtype]:
+            raise ModelUnsupported(
+                f"{self._model.config.model_type} gives other logits with paged attention than "
+                f"with its own: they differ by {error:.2%}"
+            )
+
+
+def _geometry(model: PreTrainedModel, sightings: list[Sighting], block_tokens: int) -> KvGeometry:
+    _, kv_heads, _, head_dim = sightings[0].key_shape
+    return KvGeometry(len(sightings), kv_heads, head_dim, block_tokens, model.dtype)
+
+
+def _check_prompt(vocab_size: int, length: int) -> list[int]:
+    """Tokens spread over the vocabulary, the same every time."""
+    return [(7 + 7919 * index) % vocab_size for index in range(length)]
