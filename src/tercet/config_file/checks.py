@@ -1,0 +1,90 @@
+"""Values that are fine alone and wrong together. Each check says which value to change."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from tercet.config import ClusterConfig, EngineConfig
+from tercet.config_file.document import Place
+from tercet.role import Role
+
+
+class Contradiction(NamedTuple):
+    """Where the value stands that should change, and why."""
+
+    place: Place
+    reason: str
+    hint: str = ""
+
+
+Check = Callable[[ClusterConfig], Iterator[Contradiction]]
+
+
+def contradictions(config: ClusterConfig) -> Iterator[Contradiction]:
+    """All contradictions in `config`, in a fixed order."""
+    for check in _CHECKS:
+        yield from check(config)
+
+
+def _pools(config: ClusterConfig) -> Iterator[Contradiction]:
+    if config.pools.decode.replicas == 0:
+        reason = "at least one decode worker is needed"
+        yield Contradiction(("pools", "decode", "replicas"), reason)
+    for role in Role:
+        pool = config.pools.of(role)
+        if config.model.device == "cuda" and pool.replicas and pool.resources.gpus == 0:
+            reason = "a worker on cuda needs a share of a GPU, else Ray hides every GPU from it"
+            yield Contradiction(
+                ("pools", str(role), "resources", "gpus"),
+                reason,
+                "set it to 1, or model.device to cpu",
+            )
+
+
+def _engine_place(config: ClusterConfig, role: Role, key: str) -> Place:
+    own = config.pools.of(role).engine is not None
+    return ("pools", str(role), "engine", key) if own else ("engine", key)
+
+
+def _engines(config: ClusterConfig) -> Iterator[Contradiction]:
+    prefill, decode = (config.engine_of(role) for role in (Role.PREFILL, Role.DECODE))
+    if config.pools.prefill.replicas and prefill.block_tokens != decode.block_tokens:
+        reason = f"prefill blocks of {prefill.block_tokens} tokens do not fit decode blocks of {decode.block_tokens}"
+        role = Role.DECODE if config.pools.decode.engine else Role.PREFILL
+        yield Contradiction(_engine_place(config, role, "block_tokens"), reason)
+    for role in Role:
+        engine = config.engine_of(role)
+        if _capacity_tokens(engine) < config.model.context_tokens_max:
+            reason = (
+                f"{engine.kv_blocks} blocks of {engine.block_tokens} tokens cannot hold one context"
+            )
+            hint = f"model.context_tokens_max is {config.model.context_tokens_max}"
+            yield Contradiction(_engine_place(config, role, "kv_blocks"), reason, hint)
+
+
+def _capacity_tokens(engine: EngineConfig) -> int:
+    return engine.kv_blocks * engine.block_tokens
+
+
+def _durations(config: ClusterConfig) -> Iterator[Contradiction]:
+    link, transfer, control = config.link, config.transfer, config.control
+    if link.heartbeat_s >= link.dead_after_s:
+        reason = f"heartbeats every {link.heartbeat_s:g} s are too slow for peers that count as lost after {link.dead_after_s:g} s"
+        yield Contradiction(("link", "heartbeat_s"), reason)
+    if transfer.renew_s >= transfer.lease_s:
+        reason = f"a lease of {transfer.lease_s:g} s ends before its renewal after {transfer.renew_s:g} s"
+        yield Contradiction(("transfer", "renew_s"), reason)
+    if control.restart_backoff_s > control.restart_backoff_s_max:
+        reason = (
+            f"the first delay is above restart_backoff_s_max, {control.restart_backoff_s_max:g} s"
+        )
+        yield Contradiction(("control", "restart_backoff_s"), reason)
+
+
+def _ports(config: ClusterConfig) -> Iterator[Contradiction]:
+    door = config.front_door
+    if door.http_port == door.grpc_port != 0:
+        reason = f"HTTP has port {door.http_port} already"
+        yield Contradiction(("front_door", "grpc_port"), reason)
+
+
+_CHECKS: tuple[Check, ...] = (_pools, _engines, _durations, _ports)
