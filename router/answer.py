@@ -1,0 +1,126 @@
+"""The HTTP response to a completion call: whole, or as server-sent events. Serves the call only as long as its client listens.
+
+The status goes out with the first text, so that every error before it has a status of its own.
+"""
+
+import asyncio
+import logging
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tercet.errors import TercetError
+from tercet.router.call import Call
+from tercet.router.choice import Delta
+from tercet.router.completion import Completion
+from tercet.router.openai_replies import ReplyWriter
+from tercet.router.problems import Problem, problem_of
+from tercet.router.service import Service
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(data: bytes) -> bytes:
+    """One server-sent event."""
+    return b"data: " + data + b"\n\n"
+
+
+class Answer(Response):
+    """Runs a call when it is sent. A client that leaves ends the call at once."""
+
+    def __init__(
+        self,
+        service: Service,
+        call: Call,
+        writer: ReplyWriter,
+        *,
+        stream: bool,
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(headers=headers)
+        self._service = service
+        self._call = call
+        self._writer = writer
+        self._stream = stream
+        self._names = headers
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = asyncio.create_task(self._serve(send))
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            gone.cancel()
+            # Gathering waits until every generation has been left, also when we are cancelled ourselves.
+            results = await asyncio.gather(work, gone, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _serve(self, send: Send) -> None:
+        try:
+            async with self._service.generate(self._call) as completion:
+                if self._stream:
+                    await self._send_stream(completion, send)
+                else:
+                    await self._send_whole(completion, send)
+        except TercetError as error:
+            await self._send_problem(problem_of(error), send)
+        except Exception as error:
+            logger.exception("call %s failed by a bug", self._call.id)
+            await self._send_problem(problem_of(error), send)
+
+    async def _send_whole(self, completion: Completion, send: Send) -> None:
+        answers: dict[int, Delta] = {}
+        async for deltas in completion:
+            for delta in deltas:
+                if delta.choice in answers:
+                    answers[delta.choice].add(delta)
+                else:
+                    answers[delta.choice] = delta
+        ordered = [answers[index] for index in sorted(answers)]
+        body = self._writer.whole(ordered, completion.usage)
+        await self._begin(200, "application/json", {}, send)
+        await self._send_body(body, send, more=False)
+
+    async def _send_stream(self, completion: Completion, send: Send) -> None:
+        async for deltas in completion:
+            if not self._begun:
+                # Proxies that buffer would turn the stream back into a whole answer.
+                unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+                await self._begin(200, "text/event-stream; charset=utf-8", unbuffered, send)
+            chunks = b"".join(event(self._writer.chunk(delta)) for delta in deltas)
+            await self._send_body(chunks, send, more=True)
+        last = self._writer.last_chunk(completion.usage)
+        await self._send_body((event(last) if last else b"") + DONE, send, more=False)
+
+    async def _send_problem(self, problem: Problem, send: Send) -> None:
+        """A status of its own, or, in the middle of a stream, an event that ends it without `[DONE]`."""
+        if self._begun:
+            await self._send_body(event(problem.body), send, more=False)
+            return
+        await self._begin(problem.verdict.status, "application/json", problem.headers, send)
+        await self._send_body(problem.body, send, more=False)
+
+    async def _begin(self, status: int, kind: str, extra: dict[str, str], send: Send) -> None:
+        self._begun = True
+        names = {"content-type": kind, **self._names, **extra}
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in names.items()
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _send_body(self, body: bytes, send: Send, *, more: bool) -> None:
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Returns when the client is gone."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,125 @@
+"""A token source that plays from a script, in place of a front door and its workers: for tests and for measuring."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from tercet.errors import TercetError
+from tercet.ids import WorkerId
+from tercet.request import FinishReason, RequestSpec, TokenLogprobs
+from tercet.router.record import History, RequestRecord
+
+Script = Callable[[RequestSpec], Sequence[int]]
+"""The tokens a request will get, unless `max_tokens` ends it earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class FakePiece:
+    """Output tokens that arrived together."""
+
+    tokens: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish: FinishReason | None = None
+
+
+class FakeStatus(msgspec.Struct, frozen=True):
+    """All there is to say about a script."""
+
+    active: int
+
+
+@dataclass(slots=True)
+class FakeStream:
+    """One generation of the script."""
+
+    source: "FakeSource"
+    spec: RequestSpec
+    sent_tokens: int = 0
+    finish: FinishReason | None = None
+
+    @property
+    def record(self) -> RequestRecord:
+        return RequestRecord(
+            request=self.spec.id,
+            prefill_worker=WorkerId("prefill-0"),
+            decode_worker=WorkerId("decode-0"),
+            prompt_tokens=len(self.spec.prompt),
+            cached_tokens=self.source.cached_tokens,
+            output_tokens=self.sent_tokens,
+            pulled_bytes=4096,
+            ttft_ms=12.5,
+            itl_ms=1.5,
+            finish=self.finish,
+        )
+
+    async def __aiter__(self) -> AsyncIterator[FakePiece]:
+        script = list(self.source.script(self.spec))[: self.spec.sampling.max_tokens]
+        full = len(script) == self.spec.sampling.max_tokens
+        per_piece = self.source.tokens_per_piece
+        for start in range(0, len(script), per_piece):
+            if start and self.source.gate is not None:
+                await self.source.gate.wait()
+            if self.source.failure is not None and start >= self.source.fails_after_tokens:
+                raise self.source.failure
+            await asyncio.sleep(self.source.pause_s)
+            tokens = script[start : start + per_piece]
+            if start + per_piece >= len(script):
+                self.finish = FinishReason.LENGTH if full else FinishReason.STOP
+            self.sent_tokens += len(tokens)
+            yield FakePiece(tokens, self._logprobs(tokens), self.finish)
+
+    def _logprobs(self, tokens: list[int]) -> list[TokenLogprobs] | None:
+        count = self.spec.sampling.logprobs
+        if count is None:
+            return None
+        return [
+            TokenLogprobs(-0.5, [(token + i, -0.5 - i) for i in range(count)]) for token in tokens
+        ]
+
+
+@dataclass(slots=True)
+class FakeSource:
+    """Set its fields between calls; `active` and `specs` tell what happened."""
+
+    script: Script
+    tokens_per_piece: int = 1
+    pause_s: float = 0.0
+    cached_tokens: int = 0
+    refusal: TercetError | None = None
+    """Raised instead of giving a place."""
+    failure: TercetError | None = None
+    fails_after_tokens: int = 0
+    gate: asyncio.Event | None = None
+    """Every generation waits for it after its first piece."""
+    ready: bool = True
+    active: int = 0
+    """Generations that hold a place."""
+    specs: list[RequestSpec] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    deadlines_s: list[float | None] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    @asynccontextmanager
+    async def generate(
+        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+    ) -> AsyncIterator[FakeStream]:
+        self.specs.append(spec)
+        self.sessions.append(session)
+        self.deadlines_s.append(deadline_s)
+        if self.refusal is not None:
+            raise self.refusal
+        stream = FakeStream(self, spec)
+        self.active += 1
+        try:
+            yield stream
+        finally:
+            self.active -= 1
+            self.history.add(stream.record)
+
+    def status(self) -> FakeStatus:
+        return FakeStatus(self.active)

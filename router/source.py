@@ -1,0 +1,61 @@
+"""What the text level needs of the token level below it: requests of tokens in, pieces of tokens out.
+
+The front door is the real one; `fake_source.py` plays it from a script. Nothing here knows how tokens come about.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from tercet.request import FinishReason, RequestSpec, TokenLogprobs
+from tercet.router.record import History, RequestRecord
+
+
+class Piece(Protocol):
+    """Output tokens that arrived together; the last piece carries `finish`."""
+
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[TokenLogprobs] | None: ...
+    @property
+    def finish(self) -> FinishReason | None: ...
+
+
+class TokenStream(Protocol):
+    """One generation that has its place. Iterating raises RequestFailed or NoWorkers when it cannot be completed."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+    @property
+    def record(self) -> RequestRecord: ...
+
+
+class TokenSource(Protocol):
+    """Generates tokens. Entering a generation waits for a place and may raise Overloaded or NoWorkers; leaving it
+    cancels whatever still runs of it."""
+
+    def generate(
+        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+    ) -> AbstractAsyncContextManager[TokenStream]: ...
+
+    @property
+    def ready(self) -> bool:
+        """A request sent now would find a worker that can finish it."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The last finished requests."""
+        ...
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Metrics for Prometheus."""
+        ...
+
+    def status(self) -> msgspec.Struct:
+        """Everything an operator may want to see, as of now."""
+        ...
