@@ -1,0 +1,90 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.ids import Epoch, RequestId
+from tercet.request import RequestSpec, Sampling, TokenLog
+
+
+def test_tokens_are_appended_in_order() -> None:
+    log = TokenLog()
+    assert log.append(Epoch(0), 0, [5, 6]) == [5, 6]
+    assert log.append(Epoch(0), 2, [7]) == [7]
+    assert log.tokens == [5, 6, 7]
+
+
+def test_a_known_index_is_dropped() -> None:
+    log = TokenLog(tokens=[5, 6, 7])
+    assert log.append(Epoch(0), 1, [6, 7]) == []
+    assert log.append(Epoch(0), 1, [6, 7, 8]) == [8]
+    assert log.tokens == [5, 6, 7, 8]
+
+
+def test_a_stale_epoch_is_not_listened_to() -> None:
+    log = TokenLog()
+    log.append(Epoch(2), 0, [5])
+    assert log.append(Epoch(1), 1, [9]) == []
+    assert log.tokens == [5]
+
+
+def test_a_new_owner_silences_the_old_one() -> None:
+    log = TokenLog()
+    log.append(Epoch(0), 0, [5])
+    assert log.append(Epoch(1), 0, [5, 6]) == [6]
+    assert log.append(Epoch(0), 2, [9]) == []
+    assert log.fence == 1
+
+
+def test_a_raised_fence_silences_an_owner_that_has_not_spoken() -> None:
+    log = TokenLog()
+    log.raise_fence(Epoch(2))
+    assert log.append(Epoch(1), 0, [9]) == []
+    assert log.append(Epoch(2), 0, [5]) == [5]
+
+
+def test_a_fence_only_rises() -> None:
+    log = TokenLog(fence=Epoch(3))
+    with pytest.raises(AssertionError, match="only rises"):
+        log.raise_fence(Epoch(3))
+
+
+def test_a_gap_is_a_bug_and_leaves_the_log_alone() -> None:
+    log = TokenLog(tokens=[5])
+    with pytest.raises(AssertionError, match="gap"):
+        log.append(Epoch(0), 2, [7])
+    assert log.tokens == [5]
+
+
+@given(st.lists(st.integers(0, 99), max_size=30), st.data())
+def test_repeated_and_overlapping_messages_give_the_log_once(
+    truth: list[int], data: st.DataObject
+) -> None:
+    log, heard = TokenLog(), []
+    while len(log.tokens) < len(truth):
+        index = data.draw(st.integers(0, len(log.tokens)))
+        end = data.draw(st.integers(index, len(truth)))
+        heard += log.append(Epoch(0), index, truth[index:end])
+    assert log.tokens == truth
+    assert heard == truth
+
+
+SPEC = RequestSpec(id=RequestId("req-1"), prompt=[1, 2, 3], sampling=Sampling())
+
+
+def test_a_specification_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        SPEC.priority = 3  # type: ignore[misc]
+
+
+def test_the_hash_domain_is_what_separates_caches() -> None:
+    spec = msgspec.structs.replace(SPEC, adapter_id="a", tenant_salt="t")
+    assert spec.hash_domain != SPEC.hash_domain
+    assert spec.hash_domain.adapter_id == "a"
+    assert spec.hash_domain.tenant_salt == "t"
+
+
+def test_a_short_specification_takes_less_than_100_bytes_and_round_trips() -> None:
+    encoded = msgspec.msgpack.encode(SPEC)
+    assert len(encoded) < 100
+    assert msgspec.msgpack.decode(encoded, type=RequestSpec) == SPEC
