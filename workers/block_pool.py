@@ -11,7 +11,7 @@ Knows block numbers, never their memory. A block's generation word rises when th
 before anything is written: a remote reader that finds the word unchanged after its read has read the old content whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -125,8 +125,10 @@ class BlockPool:
                 self._quarantined.remove(block)
                 self._vacate(block)
 
-    def check_integrity(self) -> None:
-        """Every block is in exactly one place, and the sums are right."""
+    def check_integrity(self, references: Mapping[BlockId, int]) -> None:
+        """Every block is in exactly one place, the sums are right, and so are the counts: `references` is the truth."""
+        counted = {BlockId(b): n for b, n in enumerate(self._references) if n}
+        assert counted == dict(references), f"references are {counted}, should be {references}"
         assert self._vacancies == int(self._vacant.sum()), "vacancies miscounted"
         for block in map(BlockId, range(self.blocks)):
             places = (

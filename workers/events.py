@@ -7,7 +7,7 @@ event, so that the server can put all of a step's events for one owner into one 
 from dataclasses import dataclass
 
 from tercet.ids import BlockId, Epoch, RequestId
-from tercet.request import RequestSpec
+from tercet.request import RequestSpec, TokenLogprobs
 from tercet.wire import Failed, Refused, Started, Tokens
 
 # ---- commands --------------------------------------------------------------------------------------------------------
@@ -54,6 +54,8 @@ class Commit:
     pulled_bytes: int = 0
     pull_s: float = 0.0
     pull_exposed_s: float = 0.0
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """Of the tokens by which `output` is longer than what `Reserve` gave, as the source's `Held` had them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class Held:
     output: tuple[int, ...]
     cached_tokens: int
     computed_tokens: int
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """Of the tokens drawn here, where the request asked for them; the destination repeats them with the tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class Slice:
     tokens: list[int]
     start: int
     """Position of `tokens[0]`; the KV of the positions before it is in `blocks`."""
-    blocks: list[int]
+    blocks: Sequence[int]
     """Block table covering at least `start + len(tokens)` tokens."""
     sample: bool
     """Logits are wanted for the last token."""

@@ -276,6 +276,8 @@ class Commit(Message, frozen=True):
     request: RequestId
     epoch: Epoch
     output: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    """Of the tokens the source drew (the last of `output`), where the request asked for them."""
 
 
 class GoneReason(StrEnum):

@@ -1,0 +1,22 @@
+"""An engine's figures at one moment, as the rest of the worker reports them."""
+
+from dataclasses import dataclass
+
+from tercet.latency import Coefficients
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """The part of a `LoadReport` that the engine knows; the words mean what they mean there."""
+
+    waiting: int
+    running: int
+    holding: int
+    pulling: int
+    pending_prefill_tokens: int
+    context_tokens: int
+    blocks_total: int
+    blocks_used: int
+    quarantined_blocks: int
+    prefill_coefficients: Coefficients
+    decode_coefficients: Coefficients

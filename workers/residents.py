@@ -1,0 +1,179 @@
+"""The requests that live in an engine: how they come, change hands and go.
+
+Every request that enters by `Run` or `Reserve` leaves by exactly one `Ended`. The epoch in a command decides whether it is
+meant for the life of the request that is here, or for an earlier or later one. Computes nothing.
+"""
+
+from tercet.ids import BlockId, Epoch, RequestId
+from tercet.wire import Usage
+from tercet.workers.events import (
+    Arrived,
+    Command,
+    Commit,
+    Drop,
+    DropOwner,
+    Recompute,
+    Release,
+    Reserve,
+    Run,
+    Unquarantine,
+)
+from tercet.workers.limits import Limits
+from tercet.workers.outbox import Outbox
+from tercet.workers.pace import Pace
+from tercet.workers.scheduler import Scheduler
+from tercet.workers.sequence import Phase, Sequence
+
+
+class Residents:
+    """Turns commands into changes of sequences; whoever computes tells it which of them `end` or `fail`."""
+
+    def __init__(self, limits: Limits, scheduler: Scheduler, outbox: Outbox, pace: Pace) -> None:
+        self._limits, self._scheduler = limits, scheduler
+        self._outbox, self._pace = outbox, pace
+        self._sequences: dict[RequestId, Sequence] = {}
+        self._arrivals = 0
+
+    def handle(self, command: Command) -> None:
+        """Take a command. One for a request that is not here (any more) has no effect."""
+        match command:
+            case Run():
+                self._run(command)
+            case Reserve():
+                self._reserve(command)
+            case Arrived():
+                if sequence := self._pulling(command.request, command.epoch):
+                    self._scheduler.advance(sequence, max(command.tokens, sequence.computed))
+            case Commit():
+                if sequence := self._pulling(command.request, command.epoch):
+                    self._commit(sequence, command)
+            case Recompute():
+                if sequence := self._pulling(command.request, command.epoch):
+                    sequence.recomputed = True
+                    self._scheduler.requeue(sequence, command.quarantine)
+            case Drop():
+                self._drop(command)
+            case Release():
+                self._release(command)
+            case DropOwner():
+                self._drop_owner(command.owner)
+            case Unquarantine():
+                self._scheduler.pool.unquarantine(command.blocks)
+
+    def end(self, sequence: Sequence, quarantine: tuple[BlockId, ...] = ()) -> None:
+        """Nothing is kept of a sequence, except what the prefix cache has."""
+        self._scheduler.remove(sequence, quarantine)
+        del self._sequences[sequence.id]
+        self._outbox.ended(sequence)
+
+    def fail(self, sequence: Sequence, reason: str, *, retryable: bool) -> None:
+        """End a sequence that cannot go on."""
+        self._outbox.failed(sequence, reason, retryable=retryable)
+        self.end(sequence)
+
+    def check_integrity(self) -> None:
+        """Asserts that every sequence is in exactly one queue, and every block where it should be."""
+        scheduler = self._scheduler
+        scheduler.check_integrity()
+        queued = {*scheduler.waiting, *scheduler.running, *scheduler.reserved, *scheduler.held}
+        assert queued == set(self._sequences.values()), "a sequence is lost or forgotten"
+
+    def _run(self, command: Run) -> None:
+        if sequence := self._enter(command, hand_off=command.hand_off):
+            self._keep(sequence, self._scheduler.enqueue(sequence))
+
+    def _reserve(self, command: Reserve) -> None:
+        sequence = self._enter(command, hand_off=False)
+        if sequence and self._keep(sequence, self._scheduler.reserve(sequence)):
+            self._outbox.reserved(sequence)
+
+    def _enter(self, command: Run | Reserve, *, hand_off: bool) -> Sequence | None:
+        """The sequence of a request that could run here, or None after having said why it never will."""
+        sequence = Sequence(
+            spec=command.spec,
+            epoch=command.epoch,
+            owner=command.owner,
+            arrival=self._arrivals,
+            tokens=[*command.spec.prompt, *command.output],
+            hand_off=hand_off,
+            known_output=len(command.output),
+        )
+        self._arrivals += 1
+        if not self._make_way(sequence):
+            return None
+        if finish := self._limits.finish_of(sequence.spec, sequence.tokens):
+            self._outbox.tokens(sequence, None, finish)
+            self._outbox.ended(sequence)
+            return None
+        objection = self._limits.objection(sequence.spec, sequence.tokens, hand_off=hand_off)
+        if objection:
+            self._outbox.failed(sequence, objection, retryable=False)
+            self._outbox.ended(sequence)
+            return None
+        return sequence
+
+    def _make_way(self, sequence: Sequence) -> bool:
+        """A later life of a request ends the earlier one; one that comes late is itself not taken."""
+        other = self._sequences.get(sequence.id)
+        if other is None:
+            return True
+        if other.epoch == sequence.epoch:
+            return False  # the same command again
+        if other.epoch > sequence.epoch:
+            self._outbox.ended(sequence)
+            return False
+        if other.phase is Phase.RESERVED:
+            # Only its `Drop` can say which blocks a transfer may still write into.
+            self._keep(sequence, "an earlier life of this request is still pulling KV here")
+            return False
+        self.end(other)
+        return True
+
+    def _keep(self, sequence: Sequence, refusal: str | None) -> bool:
+        """Remember a sequence that the scheduler took, or say why it did not."""
+        if refusal is None:
+            self._sequences[sequence.id] = sequence
+            return True
+        pending = self._scheduler.pending_prefill_tokens()
+        self._outbox.refused(sequence, refusal, self._pace.retry_after_s(pending))
+        return False
+
+    def _pulling(self, request: RequestId, epoch: Epoch) -> Sequence | None:
+        """The sequence that waits for KV under this epoch, if there is one."""
+        found = self._sequences.get(request)
+        here = found and found.epoch == epoch and found.phase is Phase.RESERVED
+        return found if here else None
+
+    def _commit(self, sequence: Sequence, command: Commit) -> None:
+        """The request is ours: what was drawn elsewhere is repeated, in case it gets there first."""
+        fresh = command.output[sequence.output_tokens :]
+        assert fresh, f"{sequence.id} is committed without a token that was drawn for it"
+        sequence.tokens.extend(fresh)
+        sequence.pulled = Usage(
+            pulled_tokens=command.pulled_tokens,
+            pulled_bytes=command.pulled_bytes,
+            pull_s=command.pull_s,
+            pull_exposed_s=command.pull_exposed_s,
+        )
+        self._scheduler.start(sequence)
+        finish = self._limits.finish_of(sequence.spec, sequence.tokens)
+        logprobs = list(command.logprobs) if command.logprobs else None
+        self._outbox.tokens(sequence, logprobs, finish)
+        if finish:
+            self.end(sequence)
+
+    def _drop(self, command: Drop) -> None:
+        found = self._sequences.get(command.request)
+        if found and found.epoch <= command.epoch:
+            self.end(found, command.quarantine)
+
+    def _release(self, command: Release) -> None:
+        """A destination that gave up recomputes by itself: its source has nothing left to do either."""
+        found = self._sequences.get(command.request)
+        if found and found.epoch == command.epoch and found.hand_off:
+            self.end(found)
+
+    def _drop_owner(self, owner: str) -> None:
+        for sequence in list(self._sequences.values()):
+            if sequence.owner == owner and sequence.phase in (Phase.WAITING, Phase.RUNNING):
+                self.end(sequence)

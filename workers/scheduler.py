@@ -1,0 +1,263 @@
+"""Which sequences take part in the next step, with how many tokens, and whose blocks must go when memory is short.
+
+Owns the queues and, through the block pool, the block tables. Knows no model, message or time.
+"""
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from tercet.config import EngineConfig
+from tercet.ids import BlockId
+from tercet.workers.block_pool import BlockPool
+from tercet.workers.sequence import Phase, Sequence
+
+_rank = attrgetter("rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next `tokens` tokens of a sequence, computed in one step."""
+
+    sequence: Sequence
+    tokens: int
+
+    @property
+    def completes(self) -> bool:
+        """After it the next token can be drawn."""
+        return self.tokens == self.sequence.remaining
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one step computes."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    begun: list[Sequence] = field(default_factory=list)
+    """Sequences that left the queue for this step."""
+    preempted: int = 0
+    stuck: list[Sequence] = field(default_factory=list)
+    """Sequences that need more blocks than there are; nothing but ending them helps."""
+
+
+class Scheduler:
+    """Continuous batching with chunked prefill.
+
+    A sequence gets the blocks for all its tokens when it leaves the queue, in one piece, so that prefill never stops for
+    memory and a hand-off reads few runs; only decoding asks for more. When there are none, the running sequence of the
+    lowest rank gives up its blocks and later computes again what the prefix cache has lost by then.
+    """
+
+    def __init__(self, config: EngineConfig, pool: BlockPool) -> None:
+        self.pool = pool
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.reserved: set[Sequence] = set()
+        self.held: set[Sequence] = set()
+        self._block_tokens = config.block_tokens
+        self._step_tokens_max = config.step_tokens_max
+        self._waiting_max = config.waiting_max
+        # Every decode of the batch must fit into a step, or the last ones would never move.
+        self._running_max = min(config.running_max, config.step_tokens_max)
+        self._short_of_blocks = False
+
+    # ---- the step ----------------------------------------------------------------------------------------------------
+
+    def schedule(self) -> Batch:
+        """Decodes first, then prefills under way, then the queue in order, until tokens, places or blocks run out."""
+        batch, budget = Batch(), self._step_tokens_max
+        self._short_of_blocks = False
+        for decoding in (True, False):
+            for sequence in [s for s in self.running if (s.remaining == 1) is decoding]:
+                if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
+                    chunk = Chunk(sequence, min(sequence.remaining, budget))
+                    batch.chunks.append(chunk)
+                    budget -= chunk.tokens
+        while budget and self.waiting and self._has_place and not batch.preempted:
+            sequence = self.waiting[0]
+            if not self._admit(sequence):
+                self._short_of_blocks = True
+                break
+            chunk = Chunk(sequence, min(sequence.remaining, budget))
+            batch.chunks.append(chunk)
+            batch.begun.append(sequence)
+            budget -= chunk.tokens
+        return batch
+
+    def advance(self, sequence: Sequence, computed: int) -> None:
+        """The KV of the first `computed` tokens is in the blocks; full ones become findable."""
+        sequence.computed = computed
+        full = computed // self._block_tokens
+        if full > sequence.registered_blocks:
+            hashes = sequence.block_hashes(self._block_tokens)
+            for i in range(sequence.registered_blocks, full):
+                self.pool.register(sequence.blocks[i], hashes[i])
+            sequence.registered_blocks = full
+
+    # ---- changes of phase --------------------------------------------------------------------------------------------
+
+    def enqueue(self, sequence: Sequence) -> str | None:
+        """Wait for a place; returns why not."""
+        if len(self.waiting) >= self._waiting_max:
+            return f"{self._waiting_max} requests are waiting already"
+        insort(self.waiting, sequence, key=_rank)
+        return None
+
+    def reserve(self, sequence: Sequence) -> str | None:
+        """Blocks for KV that will be pulled, cached ones first; returns why not. Never preempts, never overtakes."""
+        if not self._has_place:
+            return f"all {self._running_max} places of the batch are taken"
+        if self._short_of_blocks:
+            return "requests that came earlier wait for KV blocks"
+        if not self._take_blocks(sequence, len(sequence.tokens) // self._block_tokens):
+            return f"{self.pool.free} KV blocks are free, too few beside the running requests"
+        sequence.phase = Phase.RESERVED
+        self.reserved.add(sequence)
+        return None
+
+    def start(self, sequence: Sequence) -> None:
+        """A reserved sequence has its KV and joins the batch."""
+        self.reserved.remove(sequence)
+        sequence.phase = Phase.RUNNING
+        insort(self.running, sequence, key=_rank)
+
+    def requeue(self, sequence: Sequence, quarantine: Iterable[BlockId]) -> None:
+        """A reserved sequence is not going to get its KV: it waits like any other and finds what did arrive in the cache."""
+        self.reserved.remove(sequence)
+        self._free_blocks(sequence, quarantine)
+        sequence.phase = Phase.WAITING
+        insort(self.waiting, sequence, key=_rank)
+
+    def hold(self, sequence: Sequence) -> None:
+        """A running sequence keeps its blocks and leaves the batch."""
+        self.running.remove(sequence)
+        sequence.phase = Phase.HELD
+        self.held.add(sequence)
+
+    def remove(self, sequence: Sequence, quarantine: Iterable[BlockId] = ()) -> None:
+        """Forget a sequence, whatever its phase."""
+        match sequence.phase:
+            case Phase.WAITING:
+                self.waiting.remove(sequence)
+            case Phase.RUNNING:
+                self.running.remove(sequence)
+            case Phase.RESERVED:
+                self.reserved.remove(sequence)
+            case Phase.HELD:
+                self.held.remove(sequence)
+            case Phase.ENDED:
+                raise AssertionError(f"{sequence.id} ended already")
+        self._free_blocks(sequence, quarantine)
+        sequence.phase = Phase.ENDED
+
+    # ---- figures -----------------------------------------------------------------------------------------------------
+
+    def pending_prefill_tokens(self) -> int:
+        """Tokens accepted but neither cached nor computed."""
+        running = sum(s.remaining for s in self.running if s.remaining > 1)
+        return running + sum(
+            s.remaining - len(self._cached(s, s.remaining - 1)) * self._block_tokens
+            for s in self.waiting
+        )
+
+    def check_integrity(self) -> None:
+        """Phases, queues and reference counts agree."""
+        groups = (
+            (self.waiting, Phase.WAITING),
+            (self.running, Phase.RUNNING),
+            (self.reserved, Phase.RESERVED),
+            (self.held, Phase.HELD),
+        )
+        references: dict[BlockId, int] = {}
+        for sequences, phase in groups:
+            for sequence in sequences:
+                assert sequence.phase is phase, f"{sequence.id}: {sequence.phase} among {phase}"
+                assert sequence.computed <= len(sequence.blocks) * self._block_tokens
+                assert sequence.blocks or phase is Phase.WAITING, f"{sequence.id} lacks blocks"
+                for block in sequence.blocks:
+                    references[block] = references.get(block, 0) + 1
+        assert self.running == sorted(self.running, key=_rank)
+        assert self.waiting == sorted(self.waiting, key=_rank)
+        self.pool.check_integrity(references)
+
+    # ---- blocks ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_place(self) -> bool:
+        return len(self.running) + len(self.reserved) < self._running_max
+
+    def _cached(self, sequence: Sequence, tokens: int) -> list[BlockId]:
+        """The blocks in the prefix cache that hold the first tokens of a sequence, `tokens` at most."""
+        hashes = sequence.block_hashes(self._block_tokens)
+        return self.pool.lookup(hashes[: tokens // self._block_tokens])
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move a waiting sequence into the batch. Its last token is computed even if it is cached: logits are wanted."""
+        if not self._take_blocks(sequence, (len(sequence.tokens) - 1) // self._block_tokens):
+            return False
+        self.waiting.remove(sequence)
+        sequence.phase = Phase.RUNNING
+        insort(self.running, sequence, key=_rank)
+        return True
+
+    def _take_blocks(self, sequence: Sequence, cached_blocks_max: int) -> bool:
+        """A table for all tokens: cached blocks, then fresh ones, leaving one for every sequence that will grow."""
+        cached = self._cached(sequence, cached_blocks_max * self._block_tokens)
+        self.pool.share(cached)
+        missing = self._blocks_for(sequence) - len(cached)
+        growing = len(self.reserved) + sum(not s.hand_off for s in self.running)
+        fresh = None
+        if missing + growing <= self.pool.free:
+            fresh = self.pool.allocate(missing, after=cached[-1] if cached else None)
+        if fresh is None:
+            self.pool.release(cached)
+            return False
+        sequence.blocks = cached + fresh
+        sequence.computed = len(cached) * self._block_tokens
+        sequence.registered_blocks = len(cached)
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = min(sequence.computed, sequence.prompt_tokens)
+        return True
+
+    def _grow(self, sequence: Sequence, batch: Batch) -> bool:
+        """Blocks for all tokens of a running sequence, at the cost of others if need be; False if it cannot run now."""
+        needed = self._blocks_for(sequence)
+        if needed > self.pool.blocks:
+            batch.stuck.append(sequence)
+            return False
+        while missing := needed - len(sequence.blocks):
+            fresh = self.pool.allocate(missing, after=sequence.blocks[-1])
+            if fresh is not None:
+                sequence.blocks.extend(fresh)
+                break
+            victim = self._victim(sequence, batch)
+            self._preempt(victim)
+            batch.preempted += 1
+            if victim is sequence:
+                return False
+        return True
+
+    def _victim(self, sequence: Sequence, batch: Batch) -> Sequence:
+        """The last in rank that is not in the batch yet. Hand-offs are spared: another worker reads their blocks."""
+        busy = {chunk.sequence for chunk in batch.chunks}
+        for other in reversed(self.running):
+            if not other.hand_off and other not in busy and other not in batch.stuck:
+                return other
+        return sequence
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._free_blocks(sequence, ())
+        sequence.preemptions += 1
+        sequence.phase = Phase.WAITING
+        insort(self.waiting, sequence, key=_rank)
+
+    def _free_blocks(self, sequence: Sequence, quarantine: Iterable[BlockId]) -> None:
+        doubtful = set(quarantine)
+        blocks = sequence.forget_blocks()
+        self.pool.quarantine(block for block in blocks if block in doubtful)
+        self.pool.release([block for block in blocks if block not in doubtful])
+
+    def _blocks_for(self, sequence: Sequence) -> int:
+        return -(-len(sequence.tokens) // self._block_tokens)

@@ -1,0 +1,130 @@
+"""One request inside the engine: its log of tokens, how much of it has KV here, and in which blocks.
+
+Only facts are stored; what follows from them is a property. Knows no pool, queue or model.
+
+    waiting ──► running ──► held          waiting   wants to run; owns no blocks
+       ▲  ▲        │ ▲                    running   has blocks for all its tokens, takes part in steps
+       │  └────────┘ │  (preempted)       reserved  has blocks that a pull is filling
+       └─ reserved ──┘                    held      its prompt's KV waits to be pulled by another worker
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tercet.blocks import hash_block
+from tercet.ids import BlockHash, BlockId, Epoch, RequestId
+from tercet.request import RequestSpec
+from tercet.wire import Usage
+
+
+class Phase(StrEnum):
+    """Where a sequence stands; see the picture above. From each phase it can end."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    RESERVED = "reserved"
+    HELD = "held"
+    ENDED = "ended"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`tokens` is prompt and output; the KV of its first `computed` tokens is in `blocks`.
+
+    A sequence lacks the KV of its last token at least: feeding that one yields the next. Decoding is the case in which
+    nothing else is lacking, so there is no other difference between prefill and decode.
+    """
+
+    spec: RequestSpec
+    epoch: Epoch
+    owner: str
+    arrival: int
+    """Rises with every request the engine is given."""
+    tokens: list[int]
+    hand_off: bool = False
+    phase: Phase = Phase.WAITING
+    blocks: list[BlockId] = field(default_factory=list)
+    computed: int = 0
+    registered_blocks: int = 0
+    """Leading blocks that the pool was told the hashes of."""
+    published_blocks: int = 0
+    """Leading blocks whose numbers and generations were announced for pulling."""
+    known_output: int = 0
+    """Output tokens that the owner has: given by it, or sent to it."""
+    cached_tokens: int | None = None
+    """Prompt tokens that the prefix cache held when the sequence first got blocks; None before."""
+    computed_tokens: int = 0
+    """Prompt tokens computed here, counting again what was computed again."""
+    pulled: Usage = field(default_factory=Usage)
+    """What the hand-off reported: the `pull…` fields only."""
+    recomputed: bool = False
+    preemptions: int = 0
+    prompt_tokens: int = field(init=False)
+    plain: bool = field(init=False)
+    """Greedy without any change of the logits: the sampler's fast path asks in every step."""
+    _hashes: list[BlockHash] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        sampling = self.spec.sampling
+        self.prompt_tokens = len(self.spec.prompt)
+        self.plain = (
+            sampling.temperature == 0
+            and sampling.repetition_penalty == 1
+            and sampling.presence_penalty == 0
+            and sampling.frequency_penalty == 0
+            and not sampling.logit_bias
+            and sampling.min_tokens == 0
+            and sampling.logprobs is None
+        )
+
+    @property
+    def id(self) -> RequestId:
+        return self.spec.id
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sequences are served in ascending and preempted in descending order of this."""
+        return (-self.spec.priority, self.arrival)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[self.prompt_tokens :]
+
+    @property
+    def output_tokens(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def remaining(self) -> int:
+        """Tokens without KV; 1 while decoding."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            cached_tokens=self.cached_tokens or 0,
+            computed_tokens=self.computed_tokens,
+            pulled_tokens=self.pulled.pulled_tokens,
+            pulled_bytes=self.pulled.pulled_bytes,
+            pull_s=self.pulled.pull_s,
+            pull_exposed_s=self.pulled.pull_exposed_s,
+            recomputed=self.recomputed,
+            preemptions=self.preemptions,
+        )
+
+    def block_hashes(self, block_tokens: int) -> list[BlockHash]:
+        """The hashes of all full blocks of the log so far; each is computed once."""
+        hashes, tokens = self._hashes, self.tokens
+        first = len(hashes) * block_tokens
+        if first + block_tokens <= len(tokens):
+            parent = hashes[-1] if hashes else self.spec.hash_domain.root()
+            for start in range(first, len(tokens) - block_tokens + 1, block_tokens):
+                parent = hash_block(parent, tokens[start : start + block_tokens])
+                hashes.append(parent)
+        return hashes
+
+    def forget_blocks(self) -> list[BlockId]:
+        """No KV is here any more; returns the blocks that were used. What was published stays published."""
+        blocks, self.blocks = self.blocks, []
+        self.computed = self.registered_blocks = 0
+        return blocks
