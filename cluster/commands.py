@@ -18,10 +18,11 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class StopWorker:
-    """Let the worker end in good order, and make sure that it does; answered by `Stopped`."""
+    """Make sure that the worker ends; answered by `Stopped`. With `graceful` it is asked before it is killed."""
 
     worker: WorkerId
     incarnation: Incarnation
+    graceful: bool
 
 
 @dataclass(frozen=True, slots=True)

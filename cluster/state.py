@@ -147,9 +147,10 @@ class ClusterState:
             elif not wanted and seat.phase is Phase.BACKOFF:
                 del self.seats[worker]
             elif not wanted and seat.phase is not Phase.STOPPING:
+                graceful = seat.phase is Phase.UP
                 seat.move(Phase.STOPPING, now_s)
                 self._tell(now_s, worker, "not wanted any more")
-                yield StopWorker(worker, seat.incarnation)
+                yield StopWorker(worker, seat.incarnation, graceful)
         for role in Role:
             for index in range(self._desired.of(role)):
                 worker = seat_name(role, index)

@@ -121,7 +121,7 @@ def test_what_is_not_wanted_is_unpublished_before_it_is_stopped(state):
     bring_up(state, D1, 1, 1.0)
     assert state.handle(Desired(0, 1), 2.0) == [
         Publish(Membership(104, (endpoint(D0, life(0)),))),
-        StopWorker(D1, life(1)),
+        StopWorker(D1, life(1), graceful=True),
     ]
     assert state.handle(Stopped(D1, life(1)), 3.0) == []
     assert list(state.seats) == [D0]
@@ -132,9 +132,13 @@ def test_a_seat_wanted_again_while_it_stops_is_filled_when_it_is_empty(state):
     bring_up(state, D0, 0, 1.0)
     state.handle(Desired(0, 0), 2.0)
     assert state.handle(Desired(0, 1), 2.5) == []
-    assert state.handle(WorkerLost(D0, life(0), "killed"), 3.0) == [
-        StartWorker(D0, Role.DECODE, life(1))
-    ]
+    assert state.handle(WorkerLost(D0, life(0), "ended"), 3.0) == []
+    assert state.handle(Stopped(D0, life(0)), 3.0) == [StartWorker(D0, Role.DECODE, life(1))]
+
+
+def test_a_worker_that_never_came_up_is_stopped_without_asking(state):
+    state.handle(Desired(0, 1), 0.0)
+    assert state.handle(Desired(0, 0), 1.0) == [StopWorker(D0, life(0), graceful=False)]
 
 
 def test_a_seat_waiting_to_be_retried_is_given_up_when_it_is_not_wanted(state):
@@ -160,7 +164,7 @@ def test_an_adopted_worker_that_nobody_wants_is_stopped(state):
     state.handle(Found(D1, Incarnation("old"), endpoint(D1, Incarnation("old"))), 0.0)
     assert state.handle(Desired(0, 1), 0.0) == [
         Publish(Membership(101, ())),
-        StopWorker(D1, Incarnation("old")),
+        StopWorker(D1, Incarnation("old"), graceful=True),
         StartWorker(D0, Role.DECODE, life(0)),
     ]
 

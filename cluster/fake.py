@@ -1,0 +1,97 @@
+"""A fleet without processes: workers that live, die, hang and refuse when told to. For tests."""
+
+import asyncio
+
+from tercet.cluster.fleet import Lodger
+from tercet.cluster.placement import Node
+from tercet.cluster.seat import seat_role
+from tercet.cluster.status import WorkerFigures
+from tercet.errors import PeerLost, PeerRefused
+from tercet.ids import Incarnation, WorkerId
+from tercet.role import Role
+from tercet.wire import Endpoint
+
+
+class FakeProcess:
+    """One worker process that exists only here. It is up as soon as it may be."""
+
+    def __init__(self, worker: WorkerId, incarnation: Incarnation) -> None:
+        self.worker, self.incarnation = worker, incarnation
+        self.refuses_start = ""
+        """When set, `start` is refused with this reason."""
+        self.hung = False
+        """When set, nothing is answered any more."""
+        self.place = asyncio.Event()
+        self.dead = asyncio.Event()
+        self.stopped = False
+
+    @property
+    def address(self) -> Endpoint:
+        role = seat_role(self.worker)
+        return Endpoint(self.worker, self.incarnation, role, "127.0.0.2", 7000, "host")
+
+    async def placed(self) -> None:
+        await self.place.wait()
+        await self._answer()
+
+    async def start(self) -> Endpoint:
+        await self._answer()
+        if self.refuses_start:
+            raise PeerRefused(self.refuses_start)
+        return self.address
+
+    async def endpoint(self) -> Endpoint | None:
+        await self._answer()
+        return self.address
+
+    async def wait(self) -> None:
+        await self.dead.wait()
+        await self._answer()
+
+    async def health(self) -> None:
+        await self._answer()
+
+    async def figures(self) -> WorkerFigures:
+        await self._answer()
+        return WorkerFigures(sessions=1, pid=4711)
+
+    async def stop(self) -> None:
+        await self._answer()
+        self.stopped = True
+
+    def kill(self) -> None:
+        self.dead.set()
+
+    async def _answer(self) -> None:
+        if self.hung:
+            await asyncio.Event().wait()
+        if self.dead.is_set():
+            raise PeerLost("killed")
+
+
+class FakeFleet:
+    """All processes ever started, by incarnation. With `full` nothing finds a place."""
+
+    def __init__(self) -> None:
+        self.processes: dict[Incarnation, FakeProcess] = {}
+        self.full = False
+        self.refuses_start = ""
+
+    @property
+    def living(self) -> list[FakeProcess]:
+        return [p for p in self.processes.values() if not p.dead.is_set()]
+
+    def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> FakeProcess:
+        assert role is seat_role(worker), f"{worker} started as {role}"
+        process = FakeProcess(worker, incarnation)
+        process.refuses_start = self.refuses_start
+        if not self.full:
+            process.place.set()
+        self.processes[incarnation] = process
+        return process
+
+    async def found(self) -> list[Lodger]:
+        return [Lodger(p.worker, p.incarnation, p) for p in self.living]
+
+    async def nodes(self) -> list[Node]:
+        return [Node({"CPU": 0.5}, {})]

@@ -1,0 +1,57 @@
+"""What the supervisor needs of whatever runs worker processes: a few verbs, and one exception for everything lost."""
+
+from typing import NamedTuple, Protocol
+
+from tercet.cluster.placement import Node
+from tercet.cluster.status import WorkerFigures
+from tercet.ids import Incarnation, WorkerId
+from tercet.role import Role
+from tercet.wire import Endpoint
+
+
+class WorkerProcess(Protocol):
+    """One life of a worker. Every call raises PeerLost when the process is gone, PeerRefused when it answered no."""
+
+    async def placed(self) -> None:
+        """Return once the process runs; unbounded, because nodes may have to be added first."""
+
+    async def start(self) -> Endpoint:
+        """Load the model and listen; idempotent."""
+
+    async def endpoint(self) -> Endpoint | None:
+        """Where it listens; None while it is starting."""
+
+    async def wait(self) -> None:
+        """Return when the worker ended by itself; raise when it was lost."""
+
+    async def health(self) -> None:
+        """Return while the worker makes progress; raise or never return otherwise."""
+
+    async def figures(self) -> WorkerFigures: ...
+
+    async def stop(self) -> None:
+        """End in good order."""
+
+    def kill(self) -> None:
+        """Leave nothing of it; never fails, never waits."""
+
+
+class Lodger(NamedTuple):
+    """A worker process that was found alive, and where it sits."""
+
+    worker: WorkerId
+    incarnation: Incarnation
+    process: WorkerProcess
+
+
+class Fleet(Protocol):
+    """Whatever starts worker processes and remembers them when we do not."""
+
+    def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> WorkerProcess:
+        """Ask for a process; returns at once."""
+
+    async def found(self) -> list[Lodger]:
+        """Every worker process of this cluster that lives, whoever started it."""
+
+    async def nodes(self) -> list[Node]:
+        """The living nodes."""
