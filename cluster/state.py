@@ -118,7 +118,7 @@ class ClusterState:
             case Placed(), Phase.PENDING:
                 seat.move(Phase.STARTING, now_s)
                 self._tell(now_s, seat.worker, f"starting as {seat.incarnation}")
-            case ((Stopped() | StartFailed() | WorkerLost()), Phase.STOPPING):
+            case Stopped(), Phase.STOPPING:
                 del self.seats[seat.worker]
                 self._tell(now_s, seat.worker, "stopped")
             case (
