@@ -38,22 +38,47 @@ inline void store(bf16& to, float x) {  // round to nearest, ties to even
   to = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x for x <= 0, relative error below 2e-7: a branch-free form that the compiler vectorizes, unlike expf.
-inline float exponential(float x) {
-  x = std::max(x, -87.0f);
-  const float n = __builtin_floorf(x * 1.44269504088896341f + 0.5f);
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  float y = 1.9875691500e-4f;
+// A register of LANES floats; the compiler splits it where registers are narrower.
+typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t LaneInts __attribute__((vector_size(4 * LANES)));
+
+inline Lanes& lanes(float* at) { return *reinterpret_cast<Lanes*>(at); }
+inline const Lanes& lanes(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
+
+// The lanes with their index bit `B` flipped: four of these fold a register in four steps instead of sixteen.
+template <int B>
+inline Lanes flipped(Lanes v) {
+  return __builtin_shuffle(v, LaneInts{0 ^ B, 1 ^ B, 2 ^ B, 3 ^ B, 4 ^ B, 5 ^ B, 6 ^ B, 7 ^ B, 8 ^ B, 9 ^ B, 10 ^ B,
+                                       11 ^ B, 12 ^ B, 13 ^ B, 14 ^ B, 15 ^ B});
+}
+inline float total(Lanes v) {
+  v += flipped<8>(v);
+  v += flipped<4>(v);
+  v += flipped<2>(v);
+  return v[0] + v[1];
+}
+inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
+inline float maximum(Lanes v) {
+  v = larger(v, flipped<8>(v));
+  v = larger(v, flipped<4>(v));
+  v = larger(v, flipped<2>(v));
+  return std::max(v[0], v[1]);
+}
+
+// e^x for x <= 0, relative error below 2e-7; expf would be called once a lane.
+inline Lanes exponential(Lanes x) {
+  x = x > -87.0f ? x : Lanes{} - 87.0f;
+  const LaneInts whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, LaneInts);
+  const Lanes n = __builtin_convertvector(whole, Lanes);
+  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  Lanes y = Lanes{} + 1.9875691500e-4f;
   y = y * r + 1.3981999507e-3f;
   y = y * r + 8.3334519073e-3f;
   y = y * r + 4.1665795894e-2f;
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * r * r + r + 1.0f;
-  const int32_t bits = (int32_t(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, 4);
-  return y * power;
+  return y * (Lanes)((whole + 127) << 23);
 }
 
 }  // namespace
@@ -72,44 +97,50 @@ struct Batch {  // mirrored in paged_attention.py, field by field
 
 namespace {
 
-// One tile's scratch memory, allocated once a thread and call.
+// One tile's scratch memory, allocated once a thread and call. Rows are `width` long and zero beyond the head dim.
 struct Scratch {
   explicit Scratch(int head_dim)
       : width((head_dim + LANES - 1) / LANES * LANES),
-        memory(new float[size_t(width) * (2 * ROWS_MAX + 2 * CHUNK) + size_t(ROWS_MAX) * (CHUNK + 2)]()) {
+        memory(new float[size_t(width) * (2 * ROWS_MAX + 3 * CHUNK) + size_t(ROWS_MAX) * (CHUNK + 2)]()) {
     q = memory.get();
     out = q + size_t(ROWS_MAX) * width;
     keys = out + size_t(ROWS_MAX) * width;
-    values = keys + size_t(CHUNK) * width;
+    columns = keys + size_t(CHUNK) * width;
+    values = columns + size_t(CHUNK) * width;
     scores = values + size_t(CHUNK) * width;
     peak = scores + size_t(ROWS_MAX) * CHUNK;
     sum = peak + ROWS_MAX;
   }
   const int width;  // head dim rounded up to whole registers; the rest stays zero
   std::unique_ptr<float[]> memory;
-  float *q, *out, *keys, *values, *scores, *peak, *sum;
+  float *q, *out, *keys, *columns, *values, *scores, *peak, *sum;
 };
 
-// c[R, columns] += a[R, depth] b[depth, columns], R rows in registers; columns is a multiple of LANES.
+// c[R, C registers] += a[R, depth] b[depth, C registers], with the sums held in registers.
+template <int R, int C>
+inline void multiply_tile(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int depth) {
+  Lanes sums[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < C; ++j) sums[r][j] = lanes(c + r * c_row + j * LANES);
+  for (int d = 0; d < depth; ++d)
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < C; ++j) sums[r][j] += a[r * a_row + d] * lanes(b + d * b_row + j * LANES);
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < C; ++j) lanes(c + r * c_row + j * LANES) = sums[r][j];
+}
+
 template <int R>
 void multiply_rows(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int depth,
                    int columns) {
-  for (int j = 0; j < columns; j += LANES) {
-    float sums[R][LANES];
-    for (int r = 0; r < R; ++r)
-      for (int l = 0; l < LANES; ++l) sums[r][l] = c[r * c_row + j + l];
-    for (int d = 0; d < depth; ++d)
-      for (int r = 0; r < R; ++r)
-        for (int l = 0; l < LANES; ++l) sums[r][l] += a[r * a_row + d] * b[d * b_row + j + l];
-    for (int r = 0; r < R; ++r)
-      for (int l = 0; l < LANES; ++l) c[r * c_row + j + l] = sums[r][l];
-  }
+  int j = 0;
+  for (; j + 4 * LANES <= columns; j += 4 * LANES) multiply_tile<R, 4>(a, a_row, b + j, b_row, c + j, c_row, depth);
+  for (; j < columns; j += LANES) multiply_tile<R, 1>(a, a_row, b + j, b_row, c + j, c_row, depth);
 }
 
+// c[rows, columns] += a[rows, depth] b[depth, columns]; columns is a multiple of LANES.
 void multiply(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int rows, int depth,
               int columns) {
   int r = 0;
-  for (; r + 8 <= rows; r += 8) multiply_rows<8>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
   for (; r + 4 <= rows; r += 4) multiply_rows<4>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
   for (; r + 2 <= rows; r += 2) multiply_rows<2>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
   for (; r < rows; ++r) multiply_rows<1>(a + r * a_row, a_row, b, b_row, c + r * c_row, c_row, depth, columns);
@@ -122,20 +153,43 @@ const E* page_of(const Batch& b, int request, int head, int64_t position) {
          position % b.page_tokens * b.head_dim;
 }
 
+// Copies a row to fp32. The tail behind the head dim is never written and stays zero.
+inline void widen(const float* from, float* to, int depth) {
+  int d = 0;
+  for (; d + LANES <= depth; d += LANES) lanes(to + d) = lanes(from + d);
+  for (; d < depth; ++d) to[d] = from[d];
+}
+inline void widen(const bf16* from, float* to, int depth) {
+  typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+  int d = 0;
+  for (; d + LANES <= depth; d += LANES) {
+    const Halves packed = *reinterpret_cast<const Halves*>(from + d);
+    lanes(to + d) = (Lanes)(__builtin_convertvector(packed, LaneInts) << 16);
+  }
+  for (; d < depth; ++d) to[d] = load(from[d]);
+}
+
+inline void prefetch(const void* from, size_t bytes) {
+  for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);
+}
+
 // Loads positions [first, first + count) of one head: values as rows, keys as rows or (for `multiply`) as columns.
+// Asks for the next page's rows meanwhile, up to position `end`: pages are too short for the processor to foresee.
 template <class E>
-void load_chunk(const Batch& b, int request, int head, int64_t first, int count, bool transpose, Scratch& s) {
-  const int depth = b.head_dim;
+void load_chunk(const Batch& b, int request, int head, int64_t first, int count, int64_t end, bool transpose, Scratch& s) {
+  const int depth = b.head_dim, width = s.width;
   for (int j = 0; j < count;) {
     const int run = std::min<int64_t>(count - j, b.page_tokens - (first + j) % b.page_tokens);
     const E* key = page_of<E>(b, request, head, first + j);
-    for (int end = j + run; j < end; ++j, key += depth) {
-      const E* value = key + b.value_offset;
-      for (int d = 0; d < depth; ++d) s.values[j * s.width + d] = load(value[d]);
+    const E* next = first + j + run < end ? page_of<E>(b, request, head, first + j + run) : key;
+    for (const int stop = j + run; j < stop; ++j, key += depth, next += depth) {
+      prefetch(next, depth * sizeof(E));
+      prefetch(next + b.value_offset, depth * sizeof(E));
+      widen(key + b.value_offset, s.values + j * width, depth);
       if (transpose)
-        for (int d = 0; d < depth; ++d) s.keys[d * CHUNK + j] = load(key[d]);
+        for (int d = 0; d < depth; ++d) s.columns[d * CHUNK + j] = load(key[d]);
       else
-        for (int d = 0; d < depth; ++d) s.keys[j * s.width + d] = load(key[d]);
+        widen(key, s.keys + j * width, depth);
     }
   }
 }
@@ -143,16 +197,14 @@ void load_chunk(const Batch& b, int request, int head, int64_t first, int count,
 void score_chunk(const Batch& b, int rows, int count, bool transposed, Scratch& s) {
   if (transposed) {
     std::fill_n(s.scores, size_t(rows) * CHUNK, 0.0f);
-    multiply(s.q, s.width, s.keys, CHUNK, s.scores, CHUNK, rows, b.head_dim, CHUNK);
+    multiply(s.q, s.width, s.columns, CHUNK, s.scores, CHUNK, rows, b.head_dim, CHUNK);
     return;
   }
   for (int j = 0; j < count; ++j)
     for (int r = 0; r < rows; ++r) {
-      const float *q = s.q + r * s.width, *key = s.keys + j * s.width;
-      float sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int d = 0; d < b.head_dim; ++d) sum += q[d] * key[d];
-      s.scores[r * CHUNK + j] = sum;
+      Lanes sum{};
+      for (int d = 0; d < s.width; d += LANES) sum += lanes(s.q + r * s.width + d) * lanes(s.keys + j * s.width + d);
+      s.scores[r * CHUNK + j] = total(sum);
     }
 }
 
@@ -163,26 +215,24 @@ void weigh_row(const Batch& b, int row, int begin, int end, Scratch& s) {
     std::fill_n(p, CHUNK, 0.0f);
     return;
   }
+  std::fill_n(p, begin, MASKED);
+  std::fill_n(p + end, CHUNK - end, MASKED);
   if (b.softcap > 0)
-    for (int j = 0; j < CHUNK; ++j) {  // cap * tanh(x / cap), through e^-2|x|
-      const float x = p[j] / b.softcap, e = exponential(-2.0f * std::fabs(x));
-      p[j] = std::copysign(b.softcap * (1.0f - e) / (1.0f + e), x);
-    }
-  float peak = s.peak[row];
-#pragma omp simd reduction(max : peak)
-  for (int j = 0; j < CHUNK; ++j) peak = std::max(peak, j >= begin && j < end ? p[j] : MASKED);
-  const float shrink = exponential(s.peak[row] - peak);
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int j = 0; j < CHUNK; ++j) {
-    const float weight = exponential((j >= begin && j < end ? p[j] : MASKED) - peak);
-    p[j] = j >= begin && j < end ? weight : 0.0f;
-    sum += p[j];
+    for (int j = begin; j < end; ++j) p[j] = b.softcap * std::tanh(p[j] / b.softcap);
+  Lanes peaks = lanes(p);
+  for (int j = LANES; j < CHUNK; j += LANES) peaks = larger(peaks, lanes(p + j));
+  const float peak = std::max(s.peak[row], maximum(peaks)), shrink = std::exp(s.peak[row] - peak);
+  Lanes sums{};
+  for (int j = 0; j < CHUNK; j += LANES) {
+    const Lanes score = lanes(p + j);
+    const Lanes weight = score > MASKED ? exponential(score - peak) : Lanes{};
+    lanes(p + j) = weight;
+    sums += weight;
   }
   s.peak[row] = peak;
-  s.sum[row] = s.sum[row] * shrink + sum;
+  s.sum[row] = s.sum[row] * shrink + total(sums);
   if (shrink != 1.0f)
-    for (int d = 0; d < s.width; ++d) s.out[row * s.width + d] *= shrink;
+    for (int d = 0; d < s.width; d += LANES) lanes(s.out + row * s.width + d) *= shrink;
 }
 
 // `count` query rows of one request from row `first`, for the query heads that share key/value head `head`.
@@ -203,7 +253,7 @@ void attend_tile(const Batch& b, int request, int head, int first, int count, Sc
   const int64_t end = position + count;
   for (int64_t chunk = visible_from(position); chunk < end; chunk += CHUNK) {
     const int keys = std::min<int64_t>(CHUNK, end - chunk);
-    load_chunk<E>(b, request, head, chunk, keys, transpose, s);
+    load_chunk<E>(b, request, head, chunk, keys, end, transpose, s);
     score_chunk(b, rows, keys, transpose, s);
     for (int r = 0; r < rows; ++r) {
       const int64_t at = position + r / group;
