@@ -9,6 +9,7 @@ TercetError
 │   ├── Overloaded       every place in the queue is taken
 │   └── NoWorkers        no worker is ready for this
 ├── RequestFailed        ours: the replay budget is spent; carries the last cause
+│   └── DeadlineExceeded the client's own deadline passed before the request finished
 ├── Cancelled            the caller asked for it
 ├── ModelUnsupported     this checkpoint cannot be served correctly; carries the reason
 ├── PeerRefused          the other side answered and said no (version, incarnation, compatibility)
@@ -68,6 +69,10 @@ class NoWorkers(Unavailable):
 
 class RequestFailed(TercetError):
     """A request was replayed as often as allowed and still did not finish."""
+
+
+class DeadlineExceeded(RequestFailed):
+    """The deadline the client gave passed; what was generated so far has been delivered."""
 
 
 class Cancelled(TercetError):

@@ -1,0 +1,292 @@
+"""One request's life as a state machine: events go in, commands come out, and every token reaches the client once.
+
+    CHOOSING ──► ALONE ─────────────────────────────────────────► ENDED
+        │  ▲       one worker does everything under epoch e          ▲
+        │  └── replay under e + 2 from ALONE … DECODING              │
+        └──► PREFILLING ──► BINDING ⇄ MOVING ──► DECODING ───────────┘
+              queued at P    P runs,    D pulls     D owns it under e + 1
+                             no D yet   from P
+
+A flight knows no sockets, no clock and no policy: it asks for workers and is told which. Its truth is the token log; its
+legs name those workers only that may still hold something of the request and therefore must be told when it ends.
+"""
+
+from tercet.errors import DeadlineExceeded, InvalidRequest, RequestFailed, TercetError
+from tercet.ids import FIRST_EPOCH, Epoch
+from tercet.request import FinishReason, RequestSpec, TokenLog
+from tercet.router.events import (
+    Bill,
+    Bound,
+    ChooseDestination,
+    ChooseWorker,
+    Chosen,
+    ClientLeft,
+    Command,
+    DeadlinePassed,
+    Deliver,
+    Event,
+    Fail,
+    Finish,
+    NoneUsable,
+    Prefilled,
+    Send,
+    Wait,
+    Waited,
+    WorkerLost,
+)
+from tercet.router.legs import Leg, Legs
+from tercet.router.patience import Patience
+from tercet.router.phase import HAS_DESTINATION, MAY_HAVE_SOURCE, MOVES, NEEDS_SOURCE, Phase
+from tercet.wire import Adopt, Endpoint, Failed, HandedOff, Refused, Started, Submit, Tokens
+
+
+class Flight:
+    """The state machine of one request. `start` once, then `handle` events until the phase is `ENDED`.
+
+    At most `replays_max` losses are answered by a replay, and at most `wait_s_max` seconds are spent in waits between
+    two tokens; then the request fails.
+    """
+
+    def __init__(self, spec: RequestSpec, *, replays_max: int, wait_s_max: float) -> None:
+        self.spec = spec
+        self.log = TokenLog()
+        self.phase = Phase.CHOOSING
+        self.legs = Legs(spec.id)
+        self.replays = 0
+        self.refusals = 0
+        self._replays_max = replays_max
+        self._patience = Patience(wait_s_max)
+        self._waiting = False
+        self._given: list[int] = []
+        """The log as it was when this attempt began."""
+
+    @property
+    def epoch(self) -> Epoch:
+        """The source's epoch; a destination owns under the next one, a replay under the one after that."""
+        return Epoch(FIRST_EPOCH + 2 * self.replays)
+
+    def start(self) -> list[Command]:
+        """The first commands of the request's life."""
+        return self._choose()
+
+    def handle(self, event: Event) -> list[Command]:
+        """What follows from `event`. An ended flight, and the words of former owners, are answered by nothing."""
+        if self.phase is Phase.ENDED:
+            return []
+        match event:
+            case Tokens():
+                return self._tokens(event)
+            case Chosen():
+                return self._chosen(event)
+            case Bound():
+                return self._bound(event.worker)
+            case Started():
+                return self._started(event)
+            case HandedOff():
+                return self._handed_off(event)
+            case Refused():
+                return self._refused(event)
+            case Failed():
+                return self._failed(event)
+            case WorkerLost():
+                return self._lost(event)
+            case NoneUsable():
+                return self._none_usable(event)
+            case Waited():
+                return self._waited()
+            case ClientLeft():
+                return self._end()
+            case DeadlinePassed():
+                return self._fail(DeadlineExceeded("the request's deadline passed"))
+
+    def validate(self) -> None:
+        """Assert what must hold between any two events."""
+        assert self.legs.source is not None or self.phase not in NEEDS_SOURCE, self
+        assert self.legs.source is None or self.phase in MAY_HAVE_SOURCE, self
+        assert (self.legs.destination is not None) is (self.phase in HAS_DESTINATION), self
+        assert self.log.fence in (self.epoch, self.epoch + 1), self
+        assert self.replays <= self._replays_max, self
+
+    def __repr__(self) -> str:
+        return (
+            f"Flight({self.spec.id}, {self.phase}, epoch={self.epoch}, fence={self.log.fence}, "
+            f"tokens={len(self.log.tokens)}, {self.legs})"
+        )
+
+    # ---- choosing ----------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> list[Command]:
+        """Ask for a worker, unless the log is complete and only the word of its end was lost."""
+        reason = self._log_end()
+        if reason is not None:
+            return [*self._end(), Finish(reason)]
+        self._waiting = False
+        return [ChooseWorker(frozenset(self._patience.avoid))]
+
+    def _log_end(self) -> FinishReason | None:
+        """Why the log cannot go on, as far as this side can see. End-of-sequence tokens are known to workers only: one
+        that is given a log ending so answers with an empty, final `Tokens`."""
+        tokens, sampling = self.log.tokens, self.spec.sampling
+        if tokens and tokens[-1] in sampling.stop_token_ids and len(tokens) > sampling.min_tokens:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if len(tokens) >= sampling.max_tokens else None
+
+    def _chosen(self, event: Chosen) -> list[Command]:
+        assert self.phase is Phase.CHOOSING, self
+        self._move_to(Phase.PREFILLING if event.hand_off else Phase.ALONE)
+        self.legs.source = Leg(event.worker, self.epoch)
+        self._given = list(self.log.tokens)
+        return [Send(event.worker, Submit(self.spec, self.epoch, self._given, event.hand_off))]
+
+    def _started(self, event: Started) -> list[Command]:
+        if self.phase is not Phase.PREFILLING or event.epoch != self.epoch:
+            return []
+        self._move_to(Phase.BINDING)
+        return self._choose_destination()
+
+    def _choose_destination(self) -> list[Command]:
+        assert self.legs.source is not None, self
+        self._waiting = False
+        return [ChooseDestination(self.legs.source.worker, frozenset(self._patience.avoid))]
+
+    def _bound(self, worker: Endpoint) -> list[Command]:
+        assert self.phase is Phase.BINDING, self
+        assert self.legs.source is not None, self
+        self._move_to(Phase.MOVING)
+        self.legs.destination = Leg(worker, Epoch(self.epoch + 1))
+        adopt = Adopt(self.spec, self.legs.destination.epoch, self.legs.source.worker, self._given)
+        return [Send(worker, adopt)]
+
+    def _none_usable(self, event: NoneUsable) -> list[Command]:
+        """Wait and ask again, also those that said no."""
+        delay_s = self._patience.wait_s()
+        if delay_s is None:
+            return self._fail(self._patience.complaint(event.reason))
+        self._waiting = True
+        return [Wait(delay_s)]
+
+    def _waited(self) -> list[Command]:
+        if not self._waiting:
+            return []
+        return self._choose() if self.phase is Phase.CHOOSING else self._choose_destination()
+
+    # ---- what workers say --------------------------------------------------------------------------------------------
+
+    def _tokens(self, event: Tokens) -> list[Command]:
+        leg = self._speaker(event.epoch)
+        if leg is None:
+            return []
+        if event.index > len(self.log.tokens):
+            return self._breach(leg, f"left a gap before token {event.index}")
+        commands: list[Command] = []
+        if self.phase is Phase.MOVING and leg is self.legs.destination:
+            commands += self._overtake()
+        if not leg.spoke:
+            leg.spoke = True
+            commands.append(Prefilled(leg.worker))
+        fresh = self.log.append(event.epoch, event.index, event.tokens)
+        if fresh:
+            self._patience.progress()
+            logprobs = event.logprobs[-len(fresh) :] if event.logprobs is not None else None
+            commands.append(Deliver(fresh, logprobs))
+        if event.finish is not None:
+            commands += self._finish(leg, event, event.finish)
+        return commands
+
+    def _overtake(self) -> list[Command]:
+        """The destination speaks, so it owns the request. A source that has said nothing may still be computing what the
+        destination has computed itself, and is told to stop; else its `HandedOff` is on the way."""
+        self._move_to(Phase.DECODING)
+        source = self.legs.source
+        return self.legs.forget(source) if source is not None and not source.spoke else []
+
+    def _finish(self, leg: Leg, event: Tokens, reason: FinishReason) -> list[Command]:
+        """The owner is done and keeps nothing; the other leg, if there is one, is told to forget."""
+        bill: list[Command] = [Bill(event.usage, leg is self.legs.source)] if event.usage else []
+        return [*bill, *self.legs.close(leg), *self._end(), Finish(reason, leg.worker)]
+
+    def _handed_off(self, event: HandedOff) -> list[Command]:
+        if event.epoch != self.epoch:
+            return []
+        leg = self.legs.source
+        if leg is not None and self.legs.destination is None:
+            return self._breach(leg, "handed off to nobody")
+        if self.phase is Phase.MOVING:
+            self._move_to(Phase.DECODING)
+        closed = self.legs.close(leg) if leg is not None else []
+        return [Bill(event.usage, of_source=True), *closed]
+
+    def _refused(self, event: Refused) -> list[Command]:
+        """Nothing was kept: ask the next one. Only where the other owner is gone already does it cost a replay."""
+        leg = self._speaker(event.epoch)
+        if leg is None:
+            return []
+        self.refusals += 1
+        self._patience.refused_by(leg.worker.worker)
+        if self.phase is Phase.MOVING and leg is self.legs.destination:
+            self._move_to(Phase.BINDING)
+            return [*self.legs.close(leg), *self._choose_destination()]
+        if self.phase in (Phase.ALONE, Phase.PREFILLING) and not leg.spoke:
+            self._move_to(Phase.CHOOSING)
+            return [*self.legs.close(leg), *self._choose()]
+        return self._gone(leg, f"{leg.name} refused: {event.reason}")
+
+    def _failed(self, event: Failed) -> list[Command]:
+        leg = self.legs.of(event.epoch)
+        if leg is None:
+            return []
+        if event.epoch < self.log.fence:
+            return self.legs.close(leg)
+        cause = f"{leg.name} gave up: {event.reason}"
+        if event.retryable:
+            self._patience.avoid.add(leg.worker.worker)
+            return self._gone(leg, cause)
+        begun = bool(self.log.tokens)
+        error = RequestFailed(cause) if begun else InvalidRequest("", event.reason)
+        return [*self.legs.close(leg), *self._fail(error)]
+
+    def _lost(self, event: WorkerLost) -> list[Command]:
+        leg = self.legs.at(event.worker)
+        return [] if leg is None else self._gone(leg, f"{leg.name} was lost: {event.reason}")
+
+    # ---- losing and ending -------------------------------------------------------------------------------------------
+
+    def _gone(self, leg: Leg, cause: str) -> list[Command]:
+        """A leg has nothing any more. A bound destination recomputes by itself what it can no longer pull, so only the
+        loss of the last one to wait for costs a replay."""
+        closed = self.legs.close(leg)
+        if self.legs.destination is None:
+            return [*closed, *self._replay(cause)]
+        if self.phase is Phase.MOVING:
+            self._move_to(Phase.DECODING)
+        return closed
+
+    def _replay(self, cause: str) -> list[Command]:
+        """Cancel what is left and begin again from the log, under an epoch no former owner can reach."""
+        if self.replays == self._replays_max:
+            return self._fail(RequestFailed(f"given up after {self.replays} replays; {cause}"))
+        forgotten = self.legs.forget_all()
+        self.replays += 1
+        self.log.raise_fence(self.epoch)
+        self._move_to(Phase.CHOOSING)
+        return [*forgotten, *self._choose()]
+
+    def _breach(self, leg: Leg, what: str) -> list[Command]:
+        """The worker broke the protocol: what it says about this request is worth nothing."""
+        self._patience.avoid.add(leg.worker.worker)
+        return self._replay(f"{leg.name} {what}")
+
+    def _fail(self, error: TercetError) -> list[Command]:
+        return [*self._end(), Fail(error)]
+
+    def _end(self) -> list[Command]:
+        self._move_to(Phase.ENDED)
+        return self.legs.forget_all()
+
+    def _speaker(self, epoch: Epoch) -> Leg | None:
+        """The leg that may speak under this epoch; None for a former owner's."""
+        return self.legs.of(epoch) if epoch >= self.log.fence else None
+
+    def _move_to(self, phase: Phase) -> None:
+        assert phase in MOVES[self.phase], f"{self.phase} -> {phase}: {self!r}"
+        self.phase = phase

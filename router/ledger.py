@@ -1,0 +1,198 @@
+"""What this front door has sent and the workers' reports do not show yet.
+
+A report is up to a period old, and a burst that is routed by old reports all goes to one worker. So every dispatch counts
+from the moment it is decided, until a report must have seen it; and a prompt whose first token is here counts no more,
+although the last report still says so. Knows nothing of links and clocks; a slot is the only way in, and it closes itself.
+"""
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from tercet.ids import Incarnation, WorkerId
+from tercet.wire import Endpoint, LoadReport
+
+SETTLE_S = 0.05
+"""A report that arrives so long after a dispatch was sent was written with knowledge of it."""
+
+Life = tuple[WorkerId, Incarnation]
+
+
+def life_of(endpoint: Endpoint) -> Life:
+    """What accounts are kept by: a restarted worker begins with an empty one."""
+    return endpoint.worker, endpoint.incarnation
+
+
+@dataclass(eq=False, slots=True)
+class Charge:
+    """One dispatch to one worker."""
+
+    life: Life
+    tokens: int
+    """Prompt tokens the worker was thought to have to compute."""
+    context_tokens: int
+    """Length of the sequence it has to keep."""
+    at_s: float
+    reported: bool = False
+    prefilled: bool = False
+
+
+@dataclass(slots=True)
+class Account:
+    """One life of a worker."""
+
+    charges: set[Charge] = field(default_factory=set)
+    unreported_tokens: int = 0
+    """Sent, not prefilled, and in no report yet."""
+    overreported_tokens: int = 0
+    """Prefilled or dropped since the last report, which still counts them."""
+    context_tokens: int = 0
+    """Of all open charges."""
+
+    def enter(self, charge: Charge) -> None:
+        self.charges.add(charge)
+        self.unreported_tokens += charge.tokens
+        self.context_tokens += charge.context_tokens
+
+    def strike(self, charge: Charge) -> None:
+        """The worker has nothing of it any more."""
+        self.prefilled(charge)
+        self.charges.remove(charge)
+        self.context_tokens -= charge.context_tokens
+
+    def prefilled(self, charge: Charge) -> None:
+        """Nothing of the charge is pending any more; idempotent."""
+        if charge.prefilled:
+            return
+        charge.prefilled = True
+        if charge.reported:
+            self.overreported_tokens += charge.tokens
+        else:
+            self.unreported_tokens -= charge.tokens
+
+    def reconcile(self, now_s: float) -> None:
+        """A report arrived: it is right about everything sent before `now_s - SETTLE_S`."""
+        self.overreported_tokens = 0
+        for charge in self.charges:
+            if not charge.reported and charge.at_s <= now_s - SETTLE_S:
+                charge.reported = True
+                if not charge.prefilled:
+                    self.unreported_tokens -= charge.tokens
+
+
+class Ledger:
+    """All accounts. Invariant: when no slot is open, every account is empty."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[Life, Account] = {}
+
+    def slot(self) -> "Slot":
+        """A request's place in the ledger, to be used as a context; whatever it still owes at the end is struck out."""
+        return Slot(self)
+
+    def reconcile(self, worker: Endpoint, now_s: float) -> None:
+        """A load report of `worker` has just arrived."""
+        account = self._accounts.get(life_of(worker))
+        if account is not None:
+            account.reconcile(now_s)
+            self._tidy(life_of(worker), account)
+
+    def forget(self, worker: Endpoint) -> None:
+        """This life of the worker is over; open charges are still struck out by their slots."""
+        account = self._accounts.get(life_of(worker))
+        if account is not None:
+            account.overreported_tokens = 0
+            self._tidy(life_of(worker), account)
+
+    def pending_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
+        """Prompt tokens the worker still has to compute: what it reported, corrected by what we know better."""
+        reported = report.pending_prefill_tokens if report is not None else 0
+        account = self._accounts.get(life_of(worker))
+        if account is None:
+            return reported
+        return max(0, reported - account.overreported_tokens) + account.unreported_tokens
+
+    def context_tokens(self, worker: Endpoint) -> int:
+        """Sum of the lengths of our requests that the worker may still hold."""
+        account = self._accounts.get(life_of(worker))
+        return account.context_tokens if account is not None else 0
+
+    def outstanding(self, worker: Endpoint) -> int:
+        """Our requests that the worker may still hold."""
+        account = self._accounts.get(life_of(worker))
+        return len(account.charges) if account is not None else 0
+
+    @property
+    def charges(self) -> int:
+        """Dispatches open now, over all workers."""
+        return sum(len(account.charges) for account in self._accounts.values())
+
+    def validate(self) -> None:
+        """Assert that the sums are the sums of their parts."""
+        for life, account in self._accounts.items():
+            open_tokens = sum(
+                charge.tokens
+                for charge in account.charges
+                if not (charge.reported or charge.prefilled)
+            )
+            assert account.unreported_tokens == open_tokens, (life, account)
+            assert account.overreported_tokens >= 0, (life, account)
+            contexts = sum(charge.context_tokens for charge in account.charges)
+            assert account.context_tokens == contexts, (life, account)
+
+    def _enter(self, charge: Charge) -> None:
+        self._accounts.setdefault(charge.life, Account()).enter(charge)
+
+    def _prefilled(self, charge: Charge) -> None:
+        self._accounts[charge.life].prefilled(charge)
+
+    def _strike(self, charge: Charge) -> None:
+        account = self._accounts[charge.life]
+        account.strike(charge)
+        self._tidy(charge.life, account)
+
+    def _tidy(self, life: Life, account: Account) -> None:
+        if not account.charges and not account.overreported_tokens:
+            del self._accounts[life]
+
+
+class Slot:
+    """The charges of one request; leaving its context strikes out what is left, on every path."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._charges: dict[Life, Charge] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for life in list(self._charges):
+            self._strike(life)
+
+    def charge(self, worker: Endpoint, *, tokens: int, context_tokens: int, now_s: float) -> None:
+        """The request is being sent to `worker`, which will have to compute about `tokens` (none if it pulls them)."""
+        self.strike(worker)
+        charge = Charge(life_of(worker), tokens, context_tokens, now_s)
+        self._charges[charge.life] = charge
+        self._ledger._enter(charge)
+
+    def prefilled(self, worker: Endpoint) -> None:
+        """The request's prompt is done there."""
+        charge = self._charges.get(life_of(worker))
+        if charge is not None:
+            self._ledger._prefilled(charge)
+
+    def strike(self, worker: Endpoint) -> None:
+        """The worker has nothing of the request any more; idempotent."""
+        self._strike(life_of(worker))
+
+    def _strike(self, life: Life) -> None:
+        charge = self._charges.pop(life, None)
+        if charge is not None:
+            self._ledger._strike(charge)

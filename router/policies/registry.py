@@ -1,0 +1,55 @@
+"""Names of policies, each with the struct of its options; the struct builds the policy."""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
+
+import msgspec
+
+from tercet.errors import ConfigError
+from tercet.router.policy import Dice, Policy
+
+
+class AbstractStruct(msgspec.StructMeta, ABCMeta):
+    """Structs that may have abstract methods."""
+
+
+class PolicyOptions(
+    msgspec.Struct,
+    metaclass=AbstractStruct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+):
+    """Base of each policy's options: numbers with defaults, units in their names."""
+
+    @abstractmethod
+    def build(self, dice: Dice) -> Policy:
+        """A new policy with its own memory, for one pool."""
+
+
+class Registry:
+    """Looks a policy up by name and checks its options against what it knows."""
+
+    def __init__(self, policies: Mapping[str, type[PolicyOptions]]) -> None:
+        self._policies = dict(policies)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._policies)
+
+    def options(self, name: str, options: Mapping[str, float]) -> PolicyOptions:
+        """The policy's options, or ConfigError naming the policies or options there are."""
+        kind = self._policies.get(name)
+        if kind is None:
+            known = f"there are {', '.join(self.names)}"
+            raise ConfigError("", 0, "router.policy", f"unknown policy {name!r}", known)
+        try:
+            whole = {
+                key: int(value) if float(value).is_integer() else value
+                for key, value in options.items()
+            }
+            return msgspec.convert(whole, kind)
+        except msgspec.ValidationError as exc:
+            fields = ", ".join(field.name for field in msgspec.structs.fields(kind)) or "none"
+            hint = f"the options of {name} are: {fields}"
+            raise ConfigError("", 0, "router.policy_options", str(exc), hint) from exc

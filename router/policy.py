@@ -1,0 +1,141 @@
+"""Filter → score → pick: how one worker is chosen among those that can be seen.
+
+The verbs and the plain data they pass. Policies decide from a frozen picture of each worker; they send nothing, read no
+clock, and roll dice only with the generator they were given. The unit of every cost is the token, so costs add up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tercet.ids import RequestId, WorkerId
+from tercet.wire import Endpoint, LoadReport
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a policy may know of the request that wants a worker."""
+
+    request: RequestId
+    tokens: int
+    """Length of the prompt and of the output so far."""
+    priority: int = 0
+    session: str = ""
+    """The client's name for a conversation; empty when it gave none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as the front door sees it now."""
+
+    endpoint: Endpoint
+    report: LoadReport | None
+    """The last one; None from a worker that has just connected."""
+    report_age_s: float
+    suspect: bool
+    """Its reports are late: no new work until one comes."""
+    pending_tokens: int
+    """Prompt tokens it has accepted or was sent but has not computed: its report, corrected by our own ledger."""
+    load_tokens: int
+    """Work ahead of or beside a new request: pending tokens, and on a decode worker the contexts it decodes."""
+    outstanding: int
+    """Our own requests that it may still hold."""
+    hit_tokens: int = 0
+    """Leading tokens of this request whose KV it probably has."""
+
+    @property
+    def worker(self) -> WorkerId:
+        return self.endpoint.worker
+
+    def miss_tokens(self, ask: Ask) -> int:
+        """What it would have to compute or pull; never less than the last token."""
+        return max(1, ask.tokens - self.hit_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A candidate and what it would cost, in tokens; less is better."""
+
+    view: WorkerView
+    cost_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The worker chosen, and why: the costs of all candidates it was compared with."""
+
+    view: WorkerView
+    candidates: tuple[Scored, ...]
+
+
+class Filter(Protocol):
+    """Says which workers may be asked at all."""
+
+    def keep(self, ask: Ask, view: WorkerView) -> bool: ...
+
+
+class Score(Protocol):
+    """Gives each candidate its cost in tokens; less is better."""
+
+    def cost_tokens(self, ask: Ask, view: WorkerView) -> float: ...
+
+
+class Pick(Protocol):
+    """Takes one of at least one scored candidates."""
+
+    def pick(self, candidates: Sequence[Scored]) -> Scored: ...
+
+
+class Dice(Protocol):
+    """Randomness as the policies need it; `random.Random` is one."""
+
+    def randrange(self, stop: int, /) -> int: ...
+
+
+class NotSuspect:
+    """Keeps workers whose reports come in time."""
+
+    def keep(self, ask: Ask, view: WorkerView) -> bool:
+        return not view.suspect
+
+
+class Free:
+    """Costs nothing: for picks that do not look at costs."""
+
+    def cost_tokens(self, ask: Ask, view: WorkerView) -> float:
+        return 0.0
+
+
+class LowestCost:
+    """The cheapest candidate; among equals the one whose last turn was longest ago, so that ties spread."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+        self._last_turn: dict[WorkerId, int] = {}
+
+    def pick(self, candidates: Sequence[Scored]) -> Scored:
+        def rank(scored: Scored) -> tuple[float, int]:
+            return scored.cost_tokens, self._last_turn.get(scored.view.worker, 0)
+
+        best = min(candidates, key=rank)
+        self._turns += 1
+        self._last_turn[best.view.worker] = self._turns
+        return best
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Filters, one score, one pick: everything that distinguishes policies is which of these they put together."""
+
+    filters: tuple[Filter, ...]
+    score: Score
+    pick: Pick
+
+    def choose(self, ask: Ask, views: Sequence[WorkerView]) -> Choice | None:
+        """One of `views`; None when no filter lets any of them pass."""
+        scored = tuple(
+            Scored(view, self.score.cost_tokens(ask, view))
+            for view in views
+            if all(rule.keep(ask, view) for rule in self.filters)
+        )
+        return Choice(self.pick.pick(scored).view, scored) if scored else None

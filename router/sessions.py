@@ -1,0 +1,104 @@
+"""The sessions with all workers of the membership, and the tasks that run them."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+
+from tercet.clock import Clock
+from tercet.config import LinkConfig
+from tercet.ids import FrontDoorId, new_incarnation
+from tercet.link import host_id
+from tercet.role import Role
+from tercet.router.ledger import Life, life_of
+from tercet.router.session import Listener, Session
+from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, Membership, Message
+
+logger = logging.getLogger(__name__)
+
+
+class Sessions:
+    """One session for each life of a worker. Belongs to one event loop; `stop` ends every task it started."""
+
+    def __init__(
+        self,
+        cluster: str,
+        front_door: FrontDoorId,
+        config: LinkConfig,
+        *,
+        clock: Clock,
+        listener: Listener,
+    ) -> None:
+        self._cluster, self._front_door, self._config = cluster, front_door, config
+        self._clock, self._listener = clock, listener
+        self._incarnation, self._host_id = new_incarnation(), host_id()
+        self._sessions: dict[Life, Session] = {}
+        self._tasks: dict[Life, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def of_role(self, role: Role) -> Iterator[Session]:
+        """Sessions over which new work may be sent."""
+        return (s for s in self._sessions.values() if s.usable and s.endpoint.role is role)
+
+    def post(self, worker: Endpoint, message: Message) -> None:
+        """Send soon; nothing happens when this life of the worker is gone, as the listener knows."""
+        session = self._sessions.get(life_of(worker))
+        if session is not None:
+            session.post(message)
+
+    def update(self, membership: Membership) -> None:
+        """Open sessions with new workers; retire those that no longer belong."""
+        members = {life_of(endpoint): endpoint for endpoint in membership.workers}
+        for life, session in self._sessions.items():
+            if life in members:
+                session.endpoint = members[life]
+            session.retired = life not in members
+        for life, endpoint in members.items():
+            if life not in self._sessions:
+                self._open(life, endpoint)
+
+    def close_idle(self, is_idle: Callable[[Endpoint], bool]) -> None:
+        """End retired sessions without link or work; a worker that is being drained keeps its link until then."""
+        for life, session in list(self._sessions.items()):
+            if session.retired and (not session.connected or is_idle(session.endpoint)):
+                self._close(life)
+
+    async def stop(self) -> None:
+        """End every session and wait for it."""
+        for life in list(self._sessions):
+            self._close(life)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _open(self, life: Life, endpoint: Endpoint) -> None:
+        hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            cluster=self._cluster,
+            sender=self._front_door,
+            incarnation=self._incarnation,
+            expects=endpoint.incarnation,
+        )
+        session = Session(
+            endpoint,
+            hello,
+            config=self._config,
+            host_id=self._host_id,
+            clock=self._clock,
+            listener=self._listener,
+        )
+        task = asyncio.get_running_loop().create_task(session.run(), name=f"session {life}")
+        task.add_done_callback(self._ended)
+        self._sessions[life], self._tasks[life] = session, task
+
+    def _close(self, life: Life) -> None:
+        del self._sessions[life]
+        task = self._tasks.pop(life)
+        if not task.done():
+            self._ending.add(task)
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a session failed", exc_info=error)

@@ -1,0 +1,56 @@
+"""Local or apart: is it worth while to prefill this prompt on another worker than the one that will decode it?"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tercet.latency import UNFITTED, attended_tokens
+from tercet.router.policy import Ask, WorkerView
+
+LOCAL_GAIN_MIN = 1.5
+"""Prefilling among running decodes slows them all, so a busy prefill pool must promise a first token so many times later
+before that price is paid."""
+
+
+class SplitReason(StrEnum):
+    """Why a request was split or not; shown with every request."""
+
+    SHORT = "short"
+    """Local: what its decode worker lacks is not worth a hand-off."""
+    NO_PREFILL = "no_prefill"
+    """Local: no prefill worker may be asked."""
+    PREFILL_BUSY = "prefill_busy"
+    """Local: the prefill pool's queue is predicted to take longer than computing here."""
+    APART = "apart"
+    """Prefilled by the prefill pool, then handed off."""
+
+
+def predict_ttft_s(ask: Ask, view: WorkerView) -> float | None:
+    """Seconds until this worker has computed what is ahead of the request and the request's own missing tokens.
+
+    None while the worker has not fitted its latency model. Pending prompts count by their linear term alone: their
+    lengths are not known here, and attention is the smaller part up to several thousand tokens.
+    """
+    if view.report is None or view.report.prefill_coefficients == UNFITTED:
+        return None
+    fixed_s, token_s, attended_s = view.report.prefill_coefficients
+    miss_tokens = view.miss_tokens(ask)
+    own_s = fixed_s + token_s * miss_tokens + attended_s * attended_tokens(miss_tokens, ask.tokens)
+    return token_s * view.pending_tokens + own_s
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The rule; `local_tokens_max` is the longest uncached part that is always prefilled where it is decoded."""
+
+    local_tokens_max: int
+
+    def decide(self, ask: Ask, decode: WorkerView, prefill: WorkerView | None) -> SplitReason:
+        """`decode` and `prefill` are the best worker of each pool for this request."""
+        if prefill is None:
+            return SplitReason.NO_PREFILL
+        if decode.miss_tokens(ask) <= self.local_tokens_max:
+            return SplitReason.SHORT
+        here_s, there_s = predict_ttft_s(ask, decode), predict_ttft_s(ask, prefill)
+        if here_s is not None and there_s is not None and there_s > LOCAL_GAIN_MIN * here_s:
+            return SplitReason.PREFILL_BUSY
+        return SplitReason.APART

@@ -1,0 +1,27 @@
+"""What the policies may see of each worker: its last report, set right by our own ledger, and what it has cached for us."""
+
+from tercet.role import Role
+from tercet.router.ledger import Ledger
+from tercet.router.policy import WorkerView
+from tercet.router.session import Session
+
+
+def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> WorkerView:
+    """A frozen picture of one worker at `now_s`, for a request of which it has `hit_tokens` cached."""
+    worker, report = session.endpoint, session.report
+    pending_tokens = ledger.pending_tokens(worker, report)
+    load_tokens = pending_tokens
+    if worker.role is Role.DECODE:
+        # A report knows the contexts of every front door, the ledger those that were sent since.
+        reported = report.context_tokens if report is not None else 0
+        load_tokens += max(reported, ledger.context_tokens(worker))
+    return WorkerView(
+        endpoint=worker,
+        report=report,
+        report_age_s=session.report_age_s(now_s),
+        suspect=session.suspect(now_s),
+        pending_tokens=pending_tokens,
+        load_tokens=load_tokens,
+        outstanding=ledger.outstanding(worker),
+        hit_tokens=hit_tokens,
+    )
