@@ -87,7 +87,8 @@ class Export:
         """The end of what there is to read, if it has come to that."""
         if not self.reader or self.held is None:
             return []
-        message = Commit(self.request, self.epoch, list(self.held.output))
+        logprobs = None if self.held.logprobs is None else list(self.held.logprobs)
+        message = Commit(self.request, self.epoch, list(self.held.output), logprobs)
         return [ToReader(self.reader, message)]
 
     def gone(self, reason: GoneReason) -> list[Command]:
@@ -104,15 +105,13 @@ class Exports:
         self._exports: dict[Key, Export] = {}
         self._finished: OrderedDict[Key, None] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._exports)
+
     @property
     def leases(self) -> int:
         """Requests a destination is reading or may read at once."""
         return sum(1 for export in self._exports.values() if export.reader or export.held)
-
-    @property
-    def running(self) -> int:
-        """Requests that are not held yet."""
-        return sum(1 for export in self._exports.values() if export.held is None)
 
     # ---- from the front door -----------------------------------------------------------------------------------------
 

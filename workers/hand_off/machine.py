@@ -187,6 +187,7 @@ class HandOff:
             pulled_bytes=self.pulled_bytes,
             pull_s=self.pull_s,
             pull_exposed_s=now_s - self.commit_s,
+            logprobs=None if commit.logprobs is None else tuple(commit.logprobs),
         )
         return self._decide(Outcome.COMMITTED, "", owned, committed=True)
 

@@ -1,0 +1,80 @@
+"""The links from workers that pull from us, and what `exports` orders because of them."""
+
+import itertools
+import logging
+from collections.abc import Iterable
+
+from tercet.clock import Clock
+from tercet.errors import PeerLost
+from tercet.link import Link
+from tercet.wire import Hello, Message, Pull, Release, Renew
+from tercet.workers import events
+from tercet.workers.engine_thread import EngineThread
+from tercet.workers.exports import Command, Exports, ToOwner, ToReader
+from tercet.workers.sessions import Sessions
+from tercet.workers.transfer import Transfer
+
+logger = logging.getLogger(__name__)
+
+
+class Readers:
+    """Used on the event loop only."""
+
+    def __init__(
+        self,
+        exports: Exports,
+        engine: EngineThread,
+        transfer: Transfer,
+        sessions: Sessions,
+        clock: Clock,
+    ) -> None:
+        self._exports = exports
+        self._engine = engine
+        self._transfer = transfer
+        self._sessions = sessions
+        self._clock = clock
+        self._links: dict[str, Link[Message]] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    async def serve(self, hello: Hello, link: Link[Message]) -> None:
+        """One peer link, to its end; raises `PeerLost` then."""
+        reader = f"{hello.sender}:{hello.incarnation}/{next(self._numbers)}"
+        self._links[reader] = link
+        try:
+            async for messages in link:
+                for message in messages:
+                    if not isinstance(message, Pull | Renew | Release):
+                        raise PeerLost(f"{reader} sent a {type(message).__name__}")
+                    self.carry_out(self._exports.on_reader(reader, message, self._clock.now_s()))
+        finally:
+            del self._links[reader]
+            self._exports.reader_lost(reader)
+
+    def on_engine(self, event: events.Published | events.Held | events.Ended | events.Said) -> None:
+        self.carry_out(self._exports.on_engine(event, self._clock.now_s()))
+
+    def tick(self) -> None:
+        self.carry_out(self._exports.tick(self._clock.now_s()))
+
+    def carry_out(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case ToReader():
+                    self._post(command)
+                case ToOwner():
+                    self._sessions.post(command.owner, command.message)
+                case events.Release() | events.Drop():
+                    self._engine.post(command)
+        self._transfer.expect_readers(self._exports.leases)
+
+    def _post(self, command: ToReader) -> None:
+        link = self._links.get(command.reader)
+        if link is None:
+            return
+        try:
+            link.post(command.message)
+        except PeerLost as exc:
+            logger.debug("nothing reaches %s any more: %s", command.reader, exc)  # see `serve`

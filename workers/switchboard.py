@@ -1,0 +1,138 @@
+"""Where everything in a worker meets: orders go to the engine and to both sides of hand-offs, and their events come back.
+
+Decides nothing itself, except that a later order for a request ends what an earlier one had begun.
+"""
+
+from collections.abc import Callable
+
+from tercet import wire
+from tercet.clock import Clock
+from tercet.config import ClusterConfig
+from tercet.ids import Epoch
+from tercet.link import Link
+from tercet.role import Role
+from tercet.workers import events
+from tercet.workers.adoptions import Adoptions
+from tercet.workers.engine_thread import EngineThread
+from tercet.workers.exports import Exports
+from tercet.workers.readers import Readers
+from tercet.workers.sessions import Sessions
+from tercet.workers.sources import FromSource, Sources
+from tercet.workers.transfer import Transfer, TransferEvent
+
+
+class Switchboard:
+    """Implements `sessions.Orders`. Used on the event loop only."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        engine: EngineThread,
+        transfer: Transfer,
+        greet: Callable[[wire.Endpoint], wire.Hello],
+        *,
+        block_tokens: int,
+        host_id: str,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._transfer = transfer
+        self._clock = clock
+        self._renew_s = config.transfer.renew_s
+        self._renewed_s = clock.now_s()
+        self.sessions = Sessions(self)
+        self.exports = Exports(config.transfer.lease_s)
+        self.readers = Readers(self.exports, engine, transfer, self.sessions, clock)
+        self.sources = Sources(greet, config.link, host_id, transfer, self._on_source)
+        self.adoptions = Adoptions(
+            engine, transfer, self.sources, config.transfer, block_tokens, clock
+        )
+
+    # ---- orders of front doors ---------------------------------------------------------------------------------------
+
+    def submit(self, owner: str, order: wire.Submit) -> None:
+        request = order.spec.id
+        self.adoptions.cancel(request, Epoch(order.epoch - 1))
+        if order.hand_off:
+            self.exports.open(request, order.epoch, owner)
+        self._engine.post(
+            events.Run(order.spec, order.epoch, owner, tuple(order.output), order.hand_off)
+        )
+
+    def adopt(self, owner: str, order: wire.Adopt) -> None:
+        self.adoptions.cancel(order.spec.id, Epoch(order.epoch - 1))
+        self.adoptions.begin(owner, order)
+
+    def cancel(self, order: wire.Cancel) -> None:
+        # The hand-off goes first: its own Drop knows which blocks a read may still write into.
+        self.adoptions.cancel(order.request, order.epoch)
+        self._engine.post(events.Drop(order.request, order.epoch))
+
+    def owner_lost(self, owner: str) -> None:
+        self.adoptions.owner_lost(owner)
+        self._engine.post(events.DropOwner(owner))
+        self.readers.carry_out(self.exports.owner_lost(owner))
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def on_engine(self, step: list[events.Event]) -> None:
+        """Everything that happened in one step; what concerns one session leaves as one frame."""
+        for event in step:
+            match event:
+                case events.Said():
+                    self.sessions.post(event.owner, event.message)
+                    self.readers.on_engine(event)
+                case events.Reserved():
+                    self.adoptions.on_engine(event)
+                case events.Published() | events.Held():
+                    self.readers.on_engine(event)
+                case events.Ended():
+                    self.adoptions.on_engine(event)
+                    self.readers.on_engine(event)
+
+    def on_transfer(self, event: TransferEvent) -> None:
+        self.adoptions.on_transfer(event)
+
+    def _on_source(self, peer: str, event: FromSource) -> None:
+        self.adoptions.on_source(peer, event)
+
+    # ---- links and time ----------------------------------------------------------------------------------------------
+
+    async def serve(self, hello: wire.Hello, link: Link[wire.Message]) -> None:
+        """One link to its end: a worker names its compatibility key, a front door has none."""
+        await (self.readers if hello.compat else self.sessions).serve(hello, link)
+
+    def beat(self, role: Role) -> None:
+        """What is done every report period."""
+        self.readers.tick()
+        self.adoptions.tick()
+        now_s = self._clock.now_s()
+        if now_s - self._renewed_s >= self._renew_s:
+            self._renewed_s = now_s
+            self.adoptions.renew()
+        self.sessions.broadcast(self.report(role))
+
+    def report(self, role: Role) -> wire.LoadReport:
+        load, pulls = self._engine.load, self.adoptions.figures
+        return wire.LoadReport(
+            role=role,
+            waiting=load.waiting,
+            running=load.running,
+            holding=load.holding,
+            pulling=load.pulling,
+            pending_prefill_tokens=load.pending_prefill_tokens,
+            context_tokens=load.context_tokens,
+            blocks_total=load.blocks_total,
+            blocks_used=load.blocks_used,
+            prefill_coefficients=load.prefill_coefficients,
+            decode_coefficients=load.decode_coefficients,
+            pull_bytes=pulls.bytes,
+            pull_s=pulls.seconds,
+            pulls=pulls.pulls,
+            pull_failures=pulls.failures,
+            quarantined_blocks=load.quarantined_blocks,
+            leases=self.exports.leases,
+        )
+
+    async def close(self) -> None:
+        await self.sources.close()

@@ -1,0 +1,249 @@
+"""One worker: an engine in its thread, a transfer in its thread, and the links around them on the caller's event loop.
+
+Knows nothing of Ray: whoever calls `start` owns the process.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tercet.clock import Clock, MonotonicClock
+from tercet.config import ClusterConfig, EngineConfig, ModelConfig
+from tercet.ids import Incarnation, WorkerId
+from tercet.link import LinkServer, host_id
+from tercet.role import Role
+from tercet.wire import (
+    PROTOCOL_VERSION,
+    DestinationMessage,
+    Endpoint,
+    FrontDoorMessage,
+    Hello,
+    Refuse,
+    Welcome,
+)
+from tercet.workers.engine import Engine
+from tercet.workers.engine_thread import EngineThread
+from tercet.workers.events import Event
+from tercet.workers.hand_off import Outcome
+from tercet.workers.kv_pool import KvPool
+from tercet.workers.model_runner import ModelRunner
+from tercet.workers.runner import Runner
+from tercet.workers.status import WorkerStatus
+from tercet.workers.switchboard import Switchboard
+from tercet.workers.transfer.backends import backend
+from tercet.workers.transfer.base import HOST, Memory, TransferEvent
+from tercet.workers.transfer.thread import TransferThread
+
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
+
+LoadRunner = Callable[[ModelConfig, EngineConfig], Runner]
+
+
+class WorkerFailed(RuntimeError):
+    """One of the worker's threads ended by an exception; the process is of no use any more."""
+
+
+class Worker:
+    """`start`, then `wait` until it fails or is stopped. `load_runner` is called on the engine's thread."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        worker: WorkerId,
+        role: Role,
+        incarnation: Incarnation,
+        *,
+        host: str,
+        run_dir: Path,
+        load_runner: LoadRunner = ModelRunner.load,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._worker = worker
+        self._role = role
+        self._incarnation = incarnation
+        self._host = host
+        self._unix = run_dir / f"{worker}.sock"
+        self._load_runner = load_runner
+        self._clock = clock or MonotonicClock()
+        self._host_id = host_id()
+        name = f"{worker}:{incarnation}"
+        self._engine = EngineThread(self._open_engine, self._on_engine, self._fail, name)
+        self._transfer: TransferThread | None = None
+        self._board: Switchboard | None = None
+        self._server: LinkServer | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[None] | None = None
+        self._compat = ""
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Endpoint:
+        """Load the model, register its KV memory, listen. Raises what went wrong, with nothing left running."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._over = asyncio.get_running_loop().create_future()
+        try:
+            engine = await self._engine.start()
+            self._compat = engine.runner.compat
+            self._transfer = await self._open_transfer(engine.runner.kv)
+            self._board = self._open_board(self._transfer, engine.runner.kv)
+            port = await self._listen(self._board)
+        except BaseException:
+            await self.stop()
+            raise
+        self._beating = asyncio.create_task(self._beat(self._board))
+        return Endpoint(
+            self._worker,
+            self._incarnation,
+            self._role,
+            self._host,
+            port,
+            self._host_id,
+            "" if self._config.link.tls else str(self._unix),
+        )
+
+    async def wait(self) -> None:
+        """Returns when the worker was stopped; raises `WorkerFailed` when it cannot go on."""
+        assert self._over is not None, "not started"
+        await asyncio.shield(self._over)
+
+    async def stop(self) -> None:
+        """End links, tasks and threads; leaves nothing behind. Idempotent."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        if self._closing is not None:
+            await self._closing
+        if self._server is not None:
+            await self._server.close()
+        if self._board is not None:
+            await self._board.close()
+        if self._transfer is not None:
+            await asyncio.to_thread(self._transfer.stop)
+        await self._engine.stop()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def status(self) -> WorkerStatus:
+        """Callable once started."""
+        assert self._board is not None, "not started"
+        assert self._transfer is not None, "not started"
+        board, outcomes = self._board, self._board.adoptions.outcomes
+        return WorkerStatus(
+            worker=self._worker,
+            role=self._role,
+            incarnation=self._incarnation,
+            load=board.report(self._role),
+            sessions=len(board.sessions),
+            readers=len(board.readers),
+            sources=len(board.sources),
+            exports=len(board.exports),
+            adoptions=len(board.adoptions),
+            unsettled_pulls=self._transfer.unsettled,
+            committed=outcomes[Outcome.COMMITTED],
+            recomputed=outcomes[Outcome.RECOMPUTED],
+            dropped=outcomes[Outcome.DROPPED],
+        )
+
+    # ---- parts -------------------------------------------------------------------------------------------------------
+
+    def _open_engine(self) -> Engine:
+        config = self._config.engine_of(self._role)
+        return Engine(self._load_runner(self._config.model, config), config, self._clock)
+
+    async def _open_transfer(self, kv: KvPool) -> TransferThread:
+        device = HOST if kv.device.type == "cpu" else kv.device.index or 0
+        loop = asyncio.get_running_loop()
+
+        def deliver(event: TransferEvent) -> None:
+            loop.call_soon_threadsafe(self._on_transfer, event)
+
+        def crashed(exc: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fail, exc)
+
+        transfer = TransferThread(
+            f"{self._worker}:{self._incarnation}",
+            Memory(kv.address, kv.block_bytes, kv.blocks, kv.generation_address, device),
+            self._config.transfer,
+            backend(self._config.transfer),
+            deliver,
+            crashed,
+        )
+        await asyncio.to_thread(transfer.start)
+        return transfer
+
+    def _open_board(self, transfer: TransferThread, kv: KvPool) -> Switchboard:
+        return Switchboard(
+            self._config,
+            self._engine,
+            transfer,
+            self._hello,
+            block_tokens=kv.geometry.block_tokens,
+            host_id=self._host_id,
+            clock=self._clock,
+        )
+
+    async def _listen(self, board: Switchboard) -> int:
+        self._server = LinkServer(
+            self._greet,
+            board.serve,
+            FrontDoorMessage | DestinationMessage,
+            self._config.link,
+            cluster=self._config.name,
+            incarnation=self._incarnation,
+        )
+        return await self._server.listen(self._host, 0, self._unix)
+
+    def _greet(self, hello: Hello) -> Welcome | Refuse:
+        assert self._transfer is not None, "listening before the transfer is open"
+        kv = None
+        if hello.compat:
+            if hello.compat != self._compat:
+                return Refuse(
+                    f"KV of {hello.sender} ({hello.compat}) is not KV of {self._worker} ({self._compat})"
+                )
+            kv = self._transfer.region
+        return Welcome(PROTOCOL_VERSION, self._worker, self._incarnation, kv)
+
+    def _hello(self, source: Endpoint) -> Hello:
+        assert self._transfer is not None, "adopting before the transfer is open"
+        return Hello(
+            PROTOCOL_VERSION,
+            self._config.name,
+            self._worker,
+            self._incarnation,
+            source.incarnation,
+            self._compat,
+            self._transfer.region.agent,
+        )
+
+    # ---- events ------------------------------------------------------------------------------------------------------
+
+    def _on_engine(self, step: list[Event]) -> None:
+        if self._board is not None:
+            self._board.on_engine(step)
+
+    def _on_transfer(self, event: TransferEvent) -> None:
+        if self._board is not None:
+            self._board.on_transfer(event)
+
+    async def _beat(self, board: Switchboard) -> None:
+        try:
+            while True:
+                board.beat(self._role)
+                await asyncio.sleep(self._config.link.report_period_s)
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        """Whoever waits for this worker and whoever is linked to it learns of it at once."""
+        assert self._over is not None, "failed before it was started"
+        if not self._over.done():
+            failure = WorkerFailed(f"{self._worker}: {type(exc).__name__}: {exc}")
+            failure.__cause__ = exc
+            self._over.set_exception(failure)
+            if self._server is not None:
+                self._closing = asyncio.get_running_loop().create_task(self._server.close())
