@@ -1,0 +1,132 @@
+"""Ray itself: a cluster of our own on this machine, or a place in one that exists. Every trap of Ray's is met here.
+
+- Authentication is always chosen explicitly. Left alone, `ray.init` switches it on and writes a token into the home
+  directory, which breaks whatever is started next without it. Our own cluster gets a token nobody else can read.
+- `127.0.0.1` is silently replaced by the address of the first network card; `127.0.0.2` is honoured, and keeps every
+  socket of a cluster of our own off the network.
+- `ray.init("local")` ignores what a killed `ray start` has left behind; no address does not.
+- Socket paths below the temporary directory must stay under 107 bytes, so it is short.
+- A dead node is noticed after 14 s by default, a frozen one after 63 s; our own processes notice in 3 s, and so shall Ray.
+- Nothing here runs `ray stop`, which ends every Ray on the machine.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+
+from tercet.cluster.process_tree import Process, descendants, end
+
+LOOPBACK = "127.0.0.2"
+NAMESPACE = "tercet"
+STOP_PATIENCE_S = 10.0
+"""How long Ray's processes may take to end before they are killed."""
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Nothing of ours travels through Ray's object store; this is for Ray's own needs."""
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+WATCHFUL = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+}
+"""Read by Ray's own processes when they start; whoever runs `ray start` sets the same."""
+
+
+@dataclass(slots=True)
+class RayRuntime:
+    """A connection to Ray; `stop` ends it, and the cluster with it when it is our own."""
+
+    address: str
+    temp_dir: Path | None = None
+    """Of our own cluster: its sessions, sockets, logs and token."""
+    token: Path | None = None
+    _before: set[Process] = field(default_factory=set)
+
+    @property
+    def owned(self) -> bool:
+        return self.temp_dir is not None
+
+    @classmethod
+    def start_local(cls, cpus: float, dashboard_port: int | None = None) -> "RayRuntime":
+        """Start a cluster of our own on the loopback interface. It lives as long as this process.
+
+        `cpus` is what it offers at least, whatever the machine has: replicas then share the cores that there are.
+        """
+        before = descendants(os.getpid())
+        temp_dir = Path(tempfile.mkdtemp(prefix="tercet-", dir=_short_temp_dir()))
+        token = temp_dir / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        _set(os.environ, QUIET | WATCHFUL, auth_token=token)
+        ray.init(
+            "local",
+            namespace=NAMESPACE,
+            num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
+            include_dashboard=dashboard_port is not None,
+            dashboard_port=dashboard_port,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(temp_dir / "ray"),
+        )
+        address = str(ray.get_runtime_context().gcs_address)
+        return cls(address, temp_dir, token, before)
+
+    @classmethod
+    def attach(cls, address: str, token: Path | None = None) -> "RayRuntime":
+        """Connect to a cluster that runs: `auto`, or the `host:port` of its GCS. Raises ConnectionError.
+
+        Without a token of our own the environment decides about authentication, as for any other Ray driver.
+        """
+        _set(os.environ, QUIET, auth_token=token)
+        local = address.startswith(f"{LOOPBACK}:")
+        ray.init(
+            address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=LOOPBACK if local else None,
+        )
+        return cls(str(ray.get_runtime_context().gcs_address), token=token)
+
+    def stop(self) -> list[str]:
+        """Disconnect; end a cluster of our own. Returns the command lines of processes that had to be killed."""
+        if self.temp_dir is None:
+            ray.shutdown()
+            return []
+        ours = descendants(os.getpid()) - self._before
+        commands = {process: process.command for process in ours}
+        ray.shutdown()
+        killed = end(ours, STOP_PATIENCE_S)
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        return [commands[process] for process in killed]
+
+
+def _set(env: MutableMapping[str, str], variables: dict[str, str], auth_token: Path | None) -> None:
+    """Set what is not set; authentication is set in any case."""
+    for name, value in variables.items():
+        env.setdefault(name, value)
+    if auth_token is not None:
+        env["RAY_AUTH_MODE"] = "token"
+        env["RAY_AUTH_TOKEN_PATH"] = str(auth_token)
+    else:
+        env.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def _short_temp_dir() -> str:
+    """The user's choice where it leaves room for socket paths, else /tmp."""
+    chosen = tempfile.gettempdir()
+    return chosen if len(chosen) <= 24 else "/tmp"

@@ -1,0 +1,158 @@
+"""Worker processes as detached, named Ray actors: a controller that comes back finds them by their names.
+
+The only place where Ray's exceptions about workers become ours. Knows the methods of the worker actor (`WorkerActor`
+below), but not its class, which the composition root hands over.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import ray
+from ray.actor import ActorClass, ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from tercet.cluster.fleet import Lodger
+from tercet.cluster.placement import Bundle, Node
+from tercet.cluster.ray_runtime import NAMESPACE
+from tercet.cluster.seat import seat_role
+from tercet.cluster.status import WorkerFigures
+from tercet.config import ClusterConfig
+from tercet.errors import PeerLost, PeerRefused
+from tercet.ids import Incarnation, WorkerId
+from tercet.role import Role
+from tercet.wire import Endpoint
+
+T = TypeVar("T")
+
+REASON_CHARS_MAX = 300
+
+
+class WorkerActor(Protocol):
+    """The methods of the actor around a worker. Structs travel as msgpack, so that versions may differ for a while."""
+
+    def __init__(self, config: bytes, worker: str, incarnation: str, run_dir: str) -> None: ...
+    async def start(self) -> bytes:
+        """Load, listen, and return the `Endpoint`; idempotent."""
+
+    async def endpoint(self) -> bytes | None:
+        """The `Endpoint` once it has started."""
+
+    async def wait(self) -> None:
+        """Return when the worker has stopped, raise when it has broken."""
+
+    async def health(self) -> None: ...
+    async def status(self) -> bytes:
+        """Figures with the field names of `WorkerFigures`."""
+
+    async def stop(self) -> None: ...
+
+
+class RayWorker:
+    """One worker actor."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self._actor = actor
+
+    async def placed(self) -> None:
+        await _answer(self._actor.__ray_ready__.remote())
+
+    async def start(self) -> Endpoint:
+        return msgspec.msgpack.decode(await _answer(self._actor.start.remote()), type=Endpoint)
+
+    async def endpoint(self) -> Endpoint | None:
+        encoded = await _answer(self._actor.endpoint.remote())
+        return None if encoded is None else msgspec.msgpack.decode(encoded, type=Endpoint)
+
+    async def wait(self) -> None:
+        await _answer(self._actor.wait.remote())
+
+    async def health(self) -> None:
+        await _answer(self._actor.health.remote())
+
+    async def figures(self) -> WorkerFigures:
+        encoded = await _answer(self._actor.status.remote())
+        return msgspec.msgpack.decode(encoded, type=WorkerFigures)
+
+    async def stop(self) -> None:
+        await _answer(self._actor.stop.remote())
+
+    def kill(self) -> None:
+        ray.kill(self._actor, no_restart=True)
+
+
+class RayFleet:
+    """The worker actors of one cluster."""
+
+    def __init__(
+        self, config: ClusterConfig, worker_class: "ActorClass[Any]", run_dir: Path
+    ) -> None:
+        self._config = config
+        self._encoded = msgspec.msgpack.encode(config)
+        self._worker_class = worker_class
+        self._run_dir = run_dir
+        self._prefix = f"tercet-worker:{config.name}:"
+
+    def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> RayWorker:
+        bundle = Bundle.of(self._config.pools.of(role))
+        actor = self._worker_class.options(
+            name=f"{self._prefix}{worker}:{incarnation}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            max_restarts=0,  # a new life needs a new incarnation, and that is ours to give
+            num_cpus=bundle.resources.get("CPU", 0),
+            num_gpus=bundle.resources.get("GPU", 0),
+            resources=bundle.custom,
+            label_selector=dict(bundle.labels),
+            runtime_env={"env_vars": _thread_variables(self._config.engine_of(role).threads)},
+        ).remote(self._encoded, worker, incarnation, str(self._run_dir))
+        return RayWorker(actor)
+
+    async def found(self) -> list[Lodger]:
+        return await asyncio.to_thread(self._found)
+
+    async def nodes(self) -> list[Node]:
+        nodes = await asyncio.to_thread(ray.nodes)
+        return [Node(node["Resources"], node["Labels"]) for node in nodes if node["Alive"]]
+
+    def _found(self) -> list[Lodger]:
+        lodgers = []
+        for entry in ray.util.list_named_actors(all_namespaces=True):
+            name, namespace = entry["name"], entry["namespace"]
+            if namespace != NAMESPACE or not name.startswith(self._prefix):
+                continue
+            worker, _, incarnation = name.removeprefix(self._prefix).partition(":")
+            try:
+                actor = ray.get_actor(name, NAMESPACE)
+            except ValueError:
+                continue  # it died since it was listed
+            seat_role(WorkerId(worker))  # a name that is not a seat's is a bug, not a worker
+            lodgers.append(Lodger(WorkerId(worker), Incarnation(incarnation), RayWorker(actor)))
+        return lodgers
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    """Read by OpenMP and BLAS when torch is loaded, hence set before the process starts."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+async def _answer(reference: Awaitable[T]) -> T:
+    """A worker's answer, with Ray's exceptions made ours."""
+    try:
+        return await reference
+    except RayTaskError as exc:
+        raise PeerRefused(_short(f"{type(exc.cause).__name__}: {exc.cause}")) from exc
+    except RayActorError as exc:
+        raise PeerLost(_short(str(exc))) from exc
+    except RayError as exc:
+        raise PeerLost(_short(f"{type(exc).__name__}: {exc}")) from exc
+
+
+def _short(text: str) -> str:
+    """One line of it: Ray explains a dead actor in twenty, of which the cause matters."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = [line for line in lines if "exit detail" in line or "died because" in line]
+    return (cause or lines or ["no reason given"])[-1][:REASON_CHARS_MAX]
