@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from tercet.errors import TercetError
 from tercet.router.call import Call
-from tercet.router.choice import Delta
 from tercet.router.completion import Completion
 from tercet.router.openai_replies import ReplyWriter
 from tercet.router.problems import Problem, problem_of
@@ -75,15 +74,8 @@ class Answer(Response):
             await self._send_problem(problem_of(error), send)
 
     async def _send_whole(self, completion: Completion, send: Send) -> None:
-        answers: dict[int, Delta] = {}
-        async for deltas in completion:
-            for delta in deltas:
-                if delta.choice in answers:
-                    answers[delta.choice].add(delta)
-                else:
-                    answers[delta.choice] = delta
-        ordered = [answers[index] for index in sorted(answers)]
-        body = self._writer.whole(ordered, completion.usage)
+        answers = await completion.whole()
+        body = self._writer.whole(answers, completion.usage)
         await self._begin(200, "application/json", {}, send)
         await self._send_body(body, send, more=False)
 

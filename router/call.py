@@ -3,6 +3,7 @@
 Names of fields are those of the HTTP API, which the gRPC API shares. Knows neither JSON nor protobuf.
 """
 
+import secrets
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -101,6 +102,11 @@ class Call:
             raise InvalidRequest("deadline", "must be a positive, finite time")
         check_stop(self.stop)
         check_sampling(self.sampling)
+
+
+def random_seed() -> int:
+    """For a call that brought none: a request always has a seed, so that a replay draws the same tokens."""
+    return secrets.randbelow(SEED_MAX + 1)
 
 
 def check_stop(strings: tuple[str, ...]) -> None:

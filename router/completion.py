@@ -93,6 +93,17 @@ class Completion:
             if not self._running and not self._ready:
                 return
 
+    async def whole(self) -> list[Delta]:
+        """Wait for the end; one delta a choice, by choice, with everything in it."""
+        answers: dict[int, Delta] = {}
+        async for deltas in self:
+            for delta in deltas:
+                if delta.choice in answers:
+                    answers[delta.choice].add(delta)
+                else:
+                    answers[delta.choice] = delta
+        return [answers[index] for index in sorted(answers)]
+
     @property
     def records(self) -> list[RequestRecord]:
         """What is known of each choice's generation, by choice; those that got no place yet are left out."""

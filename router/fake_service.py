@@ -36,8 +36,7 @@ def toy_core() -> tokenizers.Tokenizer:
 
 def toy_tokenizer() -> Tokenizer:
     """The toy vocabulary, ready for use."""
-    core = toy_core()
-    return Tokenizer(core, frozenset([core.token_to_id(EOS)]))
+    return Tokenizer(toy_core(), frozenset(spell(EOS)))
 
 
 def spell(text: str) -> list[int]:

@@ -5,16 +5,44 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import msgspec
-from prometheus_client import CollectorRegistry
-
 from tercet.errors import TercetError
-from tercet.ids import WorkerId
+from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
+from tercet.role import Role
+from tercet.router.metrics import Metrics
 from tercet.router.record import History, RequestRecord
+from tercet.router.status import FrontDoorStatus, WorkerSeen
 
 Script = Callable[[RequestSpec], Sequence[int]]
 """The tokens a request will get, unless `max_tokens` ends it earlier."""
+
+
+WORKER = WorkerSeen(
+    worker=WorkerId("decode-0"),
+    incarnation=Incarnation("1"),
+    role=Role.DECODE,
+    connected=True,
+    retired=False,
+    suspect=False,
+    report_age_s=0.0,
+    outstanding=0,
+    pending_tokens=0,
+    load_tokens=0,
+    waiting=0,
+    running=0,
+    holding=0,
+    pulling=0,
+    context_tokens=0,
+    blocks_total=0,
+    blocks_used=0,
+    pulls=0,
+    pull_bytes=0,
+    pull_s=0.0,
+    pull_failures=0,
+    quarantined_blocks=0,
+    leases=0,
+)
+"""The worker that seems to be there while the source is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +52,6 @@ class FakePiece:
     tokens: list[int]
     logprobs: list[TokenLogprobs] | None = None
     finish: FinishReason | None = None
-
-
-class FakeStatus(msgspec.Struct, frozen=True):
-    """All there is to say about a script."""
-
-    active: int
 
 
 @dataclass(slots=True)
@@ -81,7 +103,7 @@ class FakeStream:
         ]
 
 
-@dataclass(slots=True)
+@dataclass
 class FakeSource:
     """Set its fields between calls; `active` and `specs` tell what happened."""
 
@@ -102,7 +124,10 @@ class FakeSource:
     sessions: list[str] = field(default_factory=list)
     deadlines_s: list[float | None] = field(default_factory=list)
     history: History = field(default_factory=History)
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.status)
 
     @asynccontextmanager
     async def generate(
@@ -120,6 +145,16 @@ class FakeSource:
         finally:
             self.active -= 1
             self.history.add(stream.record)
+            self.metrics.ended(stream.record)
 
-    def status(self) -> FakeStatus:
-        return FakeStatus(self.active)
+    def status(self) -> FrontDoorStatus:
+        return FrontDoorStatus(
+            front_door=FrontDoorId("fake"),
+            membership_version=1,
+            policy="script",
+            in_flight=self.active,
+            queued=0,
+            turned_away=0,
+            known_blocks=0,
+            workers=(WORKER,) if self.ready else (),
+        )

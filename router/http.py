@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -96,12 +96,12 @@ def _add_operator_routes(api: FastAPI, get_service: GetService) -> None:
 
     @api.get("/ready")
     async def ready() -> Response:
-        is_ready = get_service().source.ready
+        is_ready = get_service().ready
         return _json(Health("ready" if is_ready else "no workers"), 200 if is_ready else 503)
 
     @api.get("/metrics")
     async def metrics() -> Response:
-        text = generate_latest(get_service().source.registry)
+        text = get_service().source.metrics.render()
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/tercet/status")

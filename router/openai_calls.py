@@ -4,7 +4,6 @@ Nothing is ignored that would have changed the answer: what cannot be served is 
 """
 
 import re
-import secrets
 from typing import TypeVar
 
 import msgspec
@@ -12,7 +11,14 @@ import msgspec
 from tercet.errors import InvalidRequest
 from tercet.ids import RequestId
 from tercet.request import Sampling
-from tercet.router.call import SEED_MAX, Call, ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from tercet.router.call import (
+    Call,
+    ChatPrompt,
+    Prompt,
+    TextPrompt,
+    TokenPrompt,
+    random_seed,
+)
 from tercet.router.chat import ChatMessage, Function, ToolCall
 from tercet.router.openai_types import (
     Body,
@@ -116,11 +122,6 @@ def completion_call(body: CompletionBody, call_id: RequestId, deadline_s: float 
         echo=bool(body.echo),
         deadline_s=deadline_s,
     )
-
-
-def random_seed() -> int:
-    """For a call that brought none: a request always has a seed, so that a replay draws the same tokens."""
-    return secrets.randbelow(SEED_MAX + 1)
 
 
 def _call(

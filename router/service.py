@@ -81,6 +81,11 @@ class Service:
         """Calls being prepared or under way."""
         return len(self._places)
 
+    @property
+    def ready(self) -> bool:
+        """A request sent now would find a worker that can finish it."""
+        return self.source.status().ready
+
     def check_model(self, name: str) -> None:
         """Raises UnknownModel unless `name` is the model served here."""
         if name != self.model.name:

@@ -7,11 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-import msgspec
-from prometheus_client import CollectorRegistry
-
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.router.record import History, RequestRecord
+from tercet.router.status import FrontDoorStatus
 
 
 class Piece(Protocol):
@@ -33,6 +31,14 @@ class TokenStream(Protocol):
     def record(self) -> RequestRecord: ...
 
 
+class Exposition(Protocol):
+    """Figures for Prometheus."""
+
+    def render(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        ...
+
+
 class TokenSource(Protocol):
     """Generates tokens. Entering a generation waits for a place and may raise Overloaded or NoWorkers; leaving it
     cancels whatever still runs of it."""
@@ -42,20 +48,13 @@ class TokenSource(Protocol):
     ) -> AbstractAsyncContextManager[TokenStream]: ...
 
     @property
-    def ready(self) -> bool:
-        """A request sent now would find a worker that can finish it."""
-        ...
-
-    @property
     def history(self) -> History:
         """The last finished requests."""
         ...
 
     @property
-    def registry(self) -> CollectorRegistry:
-        """Metrics for Prometheus."""
-        ...
+    def metrics(self) -> Exposition: ...
 
-    def status(self) -> msgspec.Struct:
+    def status(self) -> FrontDoorStatus:
         """Everything an operator may want to see, as of now."""
         ...

@@ -1,0 +1,174 @@
+"""The synchronous client. Its asynchronous twin is `async_client.py`; they differ in nothing but waiting."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import grpc
+
+from tercet.client.channel import Access
+from tercet.client.generation import Delta, Generation, Model, Summary
+from tercet.client.options import ChatMessage, Options, build_request
+from tercet.client.problems import error_of
+from tercet.client.retry import Attempts, RetryPolicy
+from tercet.errors import RequestFailed
+from tercet.ids import RequestId
+from tercet.pb import tercet_pb2 as pb
+from tercet.pb import tercet_pb2_grpc
+
+T = TypeVar("T")
+
+
+class Stream:
+    """An answer as it comes. Iterate it; leave it (`with`, or `close`) to end the generation early.
+
+    A call that is turned away is tried again until its first delta; after that an error is an error.
+    """
+
+    def __init__(
+        self, stub: tercet_pb2_grpc.TercetStub, request: pb.GenerateRequest, attempts: Attempts
+    ) -> None:
+        self._stub = stub
+        self._request = request
+        self._attempts = attempts
+        self._call: grpc.Future | None = None
+        self._deltas: deque[Delta] = deque()
+        self._begun = False
+        self.request_id: RequestId | None = None
+        """Known with the first delta."""
+        self.summary: Summary | None = None
+        """Usage and routes, known when the stream has ended."""
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self
+
+    def __next__(self) -> Delta:
+        while not self._deltas:
+            if self.summary is not None:
+                raise StopIteration
+            self._take(self._read())
+        return self._deltas.popleft()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the call, on the server too. Nothing happens if it has ended."""
+        if self._call is not None:
+            self._call.cancel()
+
+    def _take(self, chunk: pb.GenerateChunk) -> None:
+        self._begun = True
+        self.request_id = RequestId(chunk.request_id)
+        self._deltas.extend(Delta.of(delta) for delta in chunk.deltas)
+        if chunk.HasField("final"):
+            self.summary = Summary.of(chunk.final)
+
+    def _read(self) -> pb.GenerateChunk:
+        while True:
+            if self._call is None:
+                self._call = self._stub.GenerateStream(self._request, timeout=self._attempts.left_s)
+            try:
+                chunk: pb.GenerateChunk = next(self._call)
+            except StopIteration as end:
+                raise RequestFailed("the stream ended without its last message") from end
+            except grpc.RpcError as failure:
+                error = error_of(failure, self._request.model)
+                delay_s = None if self._begun else self._attempts.delay_s(error)
+                if delay_s is None:
+                    raise error from failure
+            else:
+                return chunk
+            self._call = None
+            time.sleep(delay_s)
+
+
+class Client:
+    """Calls a front door; may be shared by threads. Close it, or use it with `with`."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float | None = 600.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._access = Access(target, credentials, timeout_s, retry)
+        self._channel = self._access.channel()
+        self._stub = tercet_pb2_grpc.TercetStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def generate(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage] | None = None,
+        token_ids: Sequence[int] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Generation:
+        """Wait for the whole answer to exactly one of `prompt`, `messages` and `token_ids`."""
+        request = build_request(prompt, messages, token_ids, options)
+        return Generation.of(self._call(self._stub.Generate, request, request.model, timeout_s))
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage] | None = None,
+        token_ids: Sequence[int] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """The answer as it comes; the call begins with the first step of the iteration."""
+        request = build_request(prompt, messages, token_ids, options)
+        return Stream(self._stub, request, self._access.attempts(timeout_s))
+
+    def cancel(self, request_id: str) -> bool:
+        """End a call of the same front door by its id; False if there is none."""
+        request = pb.CancelRequest(request_id=request_id)
+        return bool(self._call(self._stub.Cancel, request, "", None).found)
+
+    def models(self) -> tuple[Model, ...]:
+        """The models served."""
+        response = self._call(self._stub.ListModels, pb.ListModelsRequest(), "", None)
+        return tuple(Model.of(model) for model in response.models)
+
+    def close(self) -> None:
+        """End what still runs and close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, method: Callable[..., T], request: object, model: str, timeout_s: float | None
+    ) -> T:
+        attempts = self._access.attempts(timeout_s)
+        while True:
+            try:
+                return method(request, timeout=attempts.left_s)
+            except grpc.RpcError as failure:
+                error = error_of(failure, model)
+                delay_s = attempts.delay_s(error)
+                if delay_s is None:
+                    raise error from failure
+            time.sleep(delay_s)
