@@ -137,7 +137,8 @@ class Probe:
         rule: SoftmaxRule,
     ) -> torch.Tensor:
         self.sightings.append(Sighting(module, query.shape, key.shape, value.shape, rule))
-        return torch.zeros_like(query).transpose(1, 2)
+        _, heads, rows, _ = query.shape
+        return value.new_zeros((1, rows, heads, value.shape[-1]))
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from tercet.config import ModelConfig
 from tercet.errors import ModelUnsupported
@@ -33,7 +34,7 @@ class Checkpoint:
 
     path: Path
     model: PreTrainedModel
-    config: PretrainedConfig
+    config: PreTrainedConfig
     """Of the language model, where there are others beside it."""
     eos_token_ids: frozenset[int]
     context_tokens_max: int
@@ -47,13 +48,7 @@ def open_checkpoint(model: ModelConfig) -> Checkpoint:
     try:
         whole = AutoConfig.from_pretrained(path, local_files_only=True)
         check_config(whole)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=whole,
-            dtype=getattr(torch, model.dtype),
-            attn_implementation="eager",
-            local_files_only=True,
-        )
+        loaded = _load_quietly(path, whole, getattr(torch, model.dtype))
     except (OSError, ValueError, KeyError, ImportError) as exc:
         raise ModelUnsupported(f"{path} cannot be loaded: {exc}") from exc
     if "logits_to_keep" not in inspect.signature(loaded.forward).parameters:
@@ -68,7 +63,7 @@ def open_checkpoint(model: ModelConfig) -> Checkpoint:
     )
 
 
-def check_config(config: PretrainedConfig) -> None:
+def check_config(config: PreTrainedConfig) -> None:
     """Refuses families that are known by their configuration to be out of reach. Raises ModelUnsupported."""
     text = config.get_text_config(decoder=True)
     if config.is_encoder_decoder:
@@ -95,7 +90,7 @@ def eager_logits(model: PreTrainedModel, tokens: list[int], rows: list[int]) -> 
 
 
 @torch.inference_mode()
-def find_attention_layers(model: PreTrainedModel, config: PretrainedConfig) -> list[Sighting]:
+def find_attention_layers(model: PreTrainedModel, config: PreTrainedConfig) -> list[Sighting]:
     """Switches the model to our attention; returns its attention modules in the order they run.
 
     Raises ModelUnsupported where one layer does not attend exactly once, or not as its configuration says.
@@ -114,7 +109,21 @@ def find_attention_layers(model: PreTrainedModel, config: PretrainedConfig) -> l
     return probe.sightings
 
 
-def _check_sightings(sightings: list[Sighting], config: PretrainedConfig) -> None:
+def _load_quietly(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Without transformers' progress bar, which would fill a worker's log with fragments of a line."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation="eager", local_files_only=True
+        )
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    return model
+
+
+def _check_sightings(sightings: list[Sighting], config: PreTrainedConfig) -> None:
     name, layers = config.model_type, config.num_hidden_layers
     modules: list[nn.Module] = [sighting.module for sighting in sightings]
     if len(modules) != layers or len(set(map(id, modules))) != layers:
@@ -136,7 +145,7 @@ def _check_sightings(sightings: list[Sighting], config: PretrainedConfig) -> Non
         _check_window(sighting, index, config)
 
 
-def _check_window(sighting: Sighting, index: int, config: PretrainedConfig) -> None:
+def _check_window(sighting: Sighting, index: int, config: PreTrainedConfig) -> None:
     """A layer that slides by a mask alone would see too much here, where there is no mask."""
     layer_types = getattr(config, "layer_types", None)
     if layer_types is None:
@@ -158,7 +167,7 @@ def _eos_token_ids(model: PreTrainedModel) -> frozenset[int]:
     return frozenset()
 
 
-def _context_tokens_max(config: PretrainedConfig, wanted: int) -> int:
+def _context_tokens_max(config: PreTrainedConfig, wanted: int) -> int:
     """The longest sequence that is computed exactly. Raises ModelUnsupported if more is wanted."""
     limit = int(config.max_position_embeddings)
     rope = getattr(config, "rope_parameters", None) or {}

@@ -25,8 +25,9 @@ from tercet.workers.linear import accelerate_linears
 from tercet.workers.runner import Slice
 
 CHECK_TOKENS = 24
-CHECK_ERROR_MAX = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Norm of the difference to the model's own logits, relative to theirs. Rounding alone stays ten times below."""
+CHECK_ERROR_MAX = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+"""Norm of the difference to the model's own logits, relative to theirs. Rounding alone gives at most 1e-5 in fp32 and,
+in models of random weights, which amplify it, up to 0.1 in bf16; a wrong position or mask gives 0.5 and more."""
 
 
 class ModelRunner:

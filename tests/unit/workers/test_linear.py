@@ -1,0 +1,92 @@
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from tercet.workers.linear import PackedLinear, SharedLinear, accelerate_linears
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+class Attention(nn.Module):
+    """Projections as families name them; biases may be missing on some."""
+
+    def __init__(self, biases: tuple[bool, bool, bool] = (True, True, True)) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(32, 48, bias=biases[0])
+        self.k_proj = nn.Linear(32, 16, bias=biases[1])
+        self.v_proj = nn.Linear(32, 16, bias=biases[2])
+        self.o_proj = nn.Linear(48, 32, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        projected = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], dim=-1)
+        return self.o_proj(projected[..., :48]) + projected[..., 48:]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 3, 16, 130])
+@pytest.mark.parametrize("biases", [(True, True, True), (False, False, False), (True, False, True)])
+@torch.inference_mode()
+def test_merged_and_packed_layers_compute_the_same(
+    dtype: torch.dtype, rows: int, biases: tuple[bool, bool, bool]
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Attention(biases)).to(dtype)
+    x = torch.randn(1, rows, 32, dtype=dtype)
+    expected = model(x)
+    accelerate_linears(model)
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(model(x), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_siblings_share_one_product_and_others_are_packed() -> None:
+    model = nn.Sequential(Attention())
+    accelerate_linears(model)
+    kinds = {name: type(child) for name, child in model[0].named_children()}
+    assert kinds["q_proj"] is kinds["k_proj"] is kinds["v_proj"] is SharedLinear
+    assert kinds["o_proj"] is PackedLinear
+    assert not list(model.parameters()), "the unpacked weights should be gone"
+
+
+@torch.inference_mode()
+def test_siblings_called_with_other_inputs_still_give_their_own_answer() -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(Attention())[0]
+    x, y = torch.randn(2, 1, 4, 32).unbind()
+    expected = [layer.q_proj(x), layer.k_proj(y), layer.v_proj(x), layer.q_proj(x), layer.q_proj(x)]
+    accelerate_linears(layer)
+    ours = [layer.q_proj(x), layer.k_proj(y), layer.v_proj(x), layer.q_proj(x), layer.q_proj(x)]
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@torch.inference_mode()
+def test_nothing_is_kept_after_all_siblings_were_served() -> None:
+    layer = Attention()
+    accelerate_linears(layer)
+    x = torch.randn(1, 4, 32)
+    parts = [layer.q_proj(x), layer.k_proj(x), layer.v_proj(x)]
+    watched = [weakref.ref(tensor) for tensor in (x, *parts)]
+    del x, parts
+    gc.collect()
+    assert [watch() for watch in watched] == [None] * 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_no_rows_give_no_rows(dtype: torch.dtype) -> None:
+    packed = PackedLinear(nn.Linear(8, 24).to(dtype))
+    assert packed(torch.empty(1, 0, 8, dtype=dtype)).shape == (1, 0, 24)
+
+
+def test_layers_that_compute_something_else_are_left_alone() -> None:
+    class Doubling(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(Doubling(4, 4), nn.Linear(4, 4).half())
+    accelerate_linears(model)
+    assert type(model[0]) is Doubling
+    assert type(model[1]) is nn.Linear, "half precision has no packed product"
