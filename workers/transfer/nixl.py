@@ -51,6 +51,7 @@ class _Nixl(Protocol):
     ) -> object: ...
     def get_agent_metadata(self) -> bytes: ...
     def add_remote_agent(self, metadata: bytes) -> bytes: ...
+    def make_connection(self, remote_agent: str) -> None: ...
     def remove_remote_agent(self, agent: str) -> None: ...
     def get_xfer_descs(self, descs: _Words, mem_type: str) -> _Descriptors: ...
     def initialize_xfer(
@@ -139,6 +140,12 @@ class NixlAgent:
         if name != peer:
             self._agent.remove_remote_agent(name)
             raise TransferFailed(f"{peer} calls itself {name}")
+        try:
+            with self._errors.mapped(f"connecting to {peer}"):
+                self._agent.make_connection(peer)
+        except TransferFailed:
+            self._agent.remove_remote_agent(peer)
+            raise
         self._regions[peer] = region
 
     def remove_peer(self, peer: str) -> None:

@@ -1,17 +1,20 @@
 """Which peers an agent has been told of, and when it may be told otherwise: never while a read from them is in flight."""
 
+import logging
 from dataclasses import dataclass
 
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
 from tercet.workers.transfer.base import Agent
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class _Peer:
     region: KvRegion
     introduced: bool = False
-    """The agent knows it. It is told on the first pull, because that may take long."""
+    """The agent knows it."""
     reads: int = 0
     leaving: bool = False
     failed: bool = False
@@ -24,10 +27,18 @@ class PeerBook:
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
 
-    def add(self, name: str, region: KvRegion) -> None:
-        """Idempotent; takes back an earlier `remove` that has not happened yet."""
+    def add(self, agent: Agent, name: str, region: KvRegion) -> None:
+        """Idempotent; takes back an earlier `remove` that has not happened yet.
+
+        The agent is told at once, so that the first pull need not wait for connections to be made. Should that fail it is
+        tried again then.
+        """
         peer = self._peers.setdefault(name, _Peer(region))
         peer.leaving = False
+        try:
+            self.introduce(agent, name)
+        except TransferFailed as exc:
+            logger.warning("%s", exc)
 
     def remove(self, agent: Agent, name: str) -> None:
         """Forget the peer, at the latest when its last read has ended. Idempotent."""

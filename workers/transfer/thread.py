@@ -104,7 +104,7 @@ class TransferThread:
         return self._accepted - self._over
 
     def add_peer(self, peer: str, region: KvRegion) -> None:
-        self._command(lambda agent: self._peers.add(peer, region))
+        self._command(lambda agent: self._peers.add(agent, peer, region))
 
     def remove_peer(self, peer: str) -> None:
         self._command(lambda agent: self._peers.remove(agent, peer))

@@ -1,0 +1,391 @@
+"""The destination's side of a hand-off, as stories: events in, commands out."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet import wire
+from tercet.ids import BlockId, Epoch, RequestId
+from tercet.workers import events
+from tercet.workers.hand_off import (
+    Cancelled,
+    Command,
+    Event,
+    HandOff,
+    Intake,
+    Linked,
+    LinkLost,
+    Outcome,
+    Phase,
+    Tick,
+)
+from tercet.workers.transfer.base import JobId, Pulled, PullFailed, PullJob, Settled
+
+R, E, SOURCE = RequestId("r"), Epoch(5), Epoch(4)
+BLOCK_TOKENS = 4
+PROMPT = 10  # two full blocks and half of a third
+BLOCKS = (20, 21, 22)
+HOUR = 3600.0
+
+
+class Story:
+    """A hand-off, the time, and whatever it ordered; every step is validated."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.hand_off = HandOff(
+            request=R,
+            epoch=E,
+            peer="p:1",
+            prompt_tokens=PROMPT,
+            output=(),
+            intake=Intake(BLOCK_TOKENS),
+            silence_s_max=30.0,
+            heard_s=self.now_s,
+        )
+
+    def __call__(self, *happened: Event) -> list[Command]:
+        commands: list[Command] = []
+        for event in happened:
+            commands += self.hand_off.handle(event, self.now_s)
+            self.hand_off.validate()
+        return commands
+
+
+@pytest.fixture
+def tell() -> Story:
+    return Story()
+
+
+def reserved(held: int = 0) -> events.Reserved:
+    return events.Reserved(R, E, tuple(BlockId(block) for block in BLOCKS), held)
+
+
+def ready(first: int, *blocks: int, tokens: int = 0) -> wire.Ready:
+    covered = tokens or (first + len(blocks)) * BLOCK_TOKENS
+    ids = [BlockId(block) for block in blocks]
+    return wire.Ready(R, SOURCE, first, ids, [block * 10 for block in blocks], covered)
+
+
+def commit(*output: int) -> wire.Commit:
+    return wire.Commit(R, SOURCE, list(output))
+
+
+def job(number: int, local: tuple[int, ...], remote: tuple[int, ...]) -> PullJob:
+    return PullJob(
+        JobId(R, E, number),
+        "p:1",
+        tuple(BlockId(block) for block in remote),
+        tuple(BlockId(block) for block in local),
+        tuple(block * 10 for block in remote),
+    )
+
+
+def pulled(number: int) -> Pulled:
+    return Pulled(JobId(R, E, number), 1000, 0.5)
+
+
+def failed(number: int, *, in_flight: bool = False) -> PullFailed:
+    return PullFailed(JobId(R, E, number), "cable cut", in_flight)
+
+
+def recompute(*quarantine: int) -> events.Recompute:
+    return events.Recompute(R, E, tuple(BlockId(block) for block in quarantine))
+
+
+def release(*, committed: bool) -> wire.Release:
+    return wire.Release(R, SOURCE, committed)
+
+
+# ---- the way it should go --------------------------------------------------------------------------------------------
+
+
+def test_a_hand_off_asks_pulls_chunk_by_chunk_and_commits(tell):
+    assert tell(reserved()) == []
+    assert tell(Linked()) == [wire.Pull(R, SOURCE, 0)]
+    assert tell(ready(0, 7, 8)) == [job(1, (20, 21), (7, 8))]
+    assert tell(pulled(1)) == [events.Arrived(R, E, 8)]
+    tell.now_s += 1
+    assert tell(ready(2, 9, tokens=10)) == [job(2, (22,), (9,))]
+    assert tell(commit(42)) == []
+    tell.now_s += 0.25
+    assert tell(pulled(2)) == [
+        events.Arrived(R, E, 10),
+        events.Commit(R, E, (42,), 10, 2000, 1.0, 0.25),
+        release(committed=True),
+    ]
+    assert (tell.hand_off.phase, tell.hand_off.outcome) == (Phase.OVER, Outcome.COMMITTED)
+
+
+def test_the_link_may_be_there_before_the_blocks(tell):
+    assert tell(Linked()) == []
+    assert tell(reserved(1)) == [wire.Pull(R, SOURCE, 1)]
+
+
+def test_what_became_ready_during_a_pull_is_pulled_in_one_go(tell):
+    tell(reserved(), Linked())
+    assert tell(ready(0, 7)) == [job(1, (20,), (7,))]
+    assert tell(ready(1, 8), ready(2, 9, tokens=10)) == []
+    assert tell(pulled(1)) == [events.Arrived(R, E, 4), job(2, (21, 22), (8, 9))]
+
+
+def test_blocks_that_are_held_already_are_never_pulled(tell):
+    tell(reserved(2), Linked())
+    assert tell(ready(2, 9, tokens=10)) == [job(1, (22,), (9,))]
+    assert tell(commit(42), pulled(1)) == [
+        events.Arrived(R, E, 10),
+        events.Commit(R, E, (42,), 2, 1000, 0.5, 0.0),
+        release(committed=True),
+    ]
+
+
+def test_a_prompt_that_is_cached_whole_needs_no_pull_at_all(tell):
+    tell.hand_off.prompt_tokens = 8
+    tell(reserved(2), Linked())
+    assert tell(commit(42)) == [
+        events.Commit(R, E, (42,), 0, 0, 0.0, 0.0),
+        release(committed=True),
+    ]
+
+
+def test_a_source_that_had_to_start_again_offers_its_new_blocks(tell):
+    tell(reserved(), Linked(), ready(0, 7))
+    assert tell(ready(0, 17, 18), pulled(1)) == [
+        events.Arrived(R, E, 4),
+        job(2, (21,), (18,)),
+    ]
+
+
+# ---- what goes wrong is recomputed -----------------------------------------------------------------------------------
+
+
+def test_a_failed_pull_is_recomputed_and_the_source_may_let_go(tell):
+    tell(reserved(), Linked(), ready(0, 7))
+    assert tell(failed(1)) == [recompute(), release(committed=True)]
+    assert tell.hand_off.phase is Phase.OVER
+
+
+def test_a_late_pull_is_recomputed_around_its_blocks_until_it_has_settled(tell):
+    tell(reserved(), Linked(), ready(0, 7, 8))
+    assert tell(failed(1, in_flight=True)) == [recompute(20, 21), release(committed=True)]
+    assert tell(commit(42), Cancelled(), LinkLost("x"), Tick()) == []
+    assert tell.hand_off.phase is Phase.SETTLING
+    assert tell(Settled(JobId(R, E, 1))) == [events.Unquarantine((20, 21))]
+    assert tell.hand_off.phase is Phase.OVER
+
+
+def test_a_lost_source_is_not_waited_for(tell):
+    tell(reserved(), Linked(), ready(0, 7), pulled(1), ready(1, 8))
+    assert tell(LinkLost("silent")) == [recompute(21)]
+    assert tell(pulled(2)) == [events.Unquarantine((21,))]
+
+
+def test_after_the_commit_the_last_pull_may_end_without_a_link(tell):
+    tell(reserved(), Linked(), ready(0, 7, 8, 9, tokens=10), commit(42))
+    assert tell(LinkLost("closed")) == []
+    assert [type(command) for command in tell(pulled(1))] == [events.Arrived, events.Commit]
+
+
+@pytest.mark.parametrize("before", [[Linked(), LinkLost("no")], [LinkLost("no")]])
+def test_a_link_lost_before_the_blocks_are_there_is_recomputed_when_they_are(tell, before):
+    assert tell(*before) == []
+    assert tell(reserved()) == [recompute()]
+
+
+def test_a_link_that_cannot_be_had_is_recomputed(tell):
+    assert tell(reserved(), LinkLost("refused")) == [recompute()]
+
+
+def test_a_source_that_knows_nothing_of_it_is_recomputed(tell):
+    tell(reserved(), Linked())
+    assert tell(wire.Gone(R, SOURCE, wire.GoneReason.UNKNOWN)) == [recompute()]
+
+
+def test_a_source_that_is_alive_but_says_nothing_is_given_up_in_the_end(tell):
+    tell(reserved(), Linked())
+    tell.now_s += 29
+    assert tell(Tick(), ready(0, 7), pulled(1)) != []
+    tell.now_s += 29
+    assert tell(Tick()) == []
+    tell.now_s += 2
+    assert tell(Tick()) == [recompute(), release(committed=True)]
+
+
+def test_a_pull_in_flight_has_its_own_deadline(tell):
+    tell(reserved(), Linked(), ready(0, 7))
+    tell.now_s += HOUR
+    assert tell(Tick()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (ready(1, 8), "out of order"),
+        (ready(0, 1, 2, 3, 4), "more blocks"),
+        (wire.Ready(R, SOURCE, 0, [BlockId(1)], [], 4), "out of order"),
+        (commit(42), "before it had published"),
+        (commit(), "other tokens"),
+    ],
+)
+def test_a_source_that_makes_no_sense_is_not_believed(tell, wrong, why):
+    tell(reserved(), Linked())
+    assert tell(wrong) == [recompute(), release(committed=True)]
+    assert why in tell.hand_off.reason
+
+
+def test_a_commit_that_contradicts_the_known_output_is_not_believed(tell):
+    tell.hand_off.output = (1, 2)
+    tell(reserved(), Linked(), ready(0, 7, 8, 9, tokens=12), pulled(1))
+    assert tell(commit(1, 3, 4)) == [recompute(), release(committed=True)]
+
+
+# ---- nobody wants it any more ----------------------------------------------------------------------------------------
+
+
+def test_a_cancel_while_nothing_is_written_frees_at_once(tell):
+    tell(reserved(), Linked())
+    assert tell(Cancelled()) == [events.Drop(R, E), release(committed=False)]
+    assert tell.hand_off.phase is Phase.OVER
+
+
+def test_a_cancel_during_a_pull_keeps_its_blocks_until_it_has_ended(tell):
+    tell(reserved(), Linked(), ready(0, 7))
+    assert tell(Cancelled()) == [events.Drop(R, E, (BlockId(20),)), release(committed=False)]
+    assert tell(failed(1, in_flight=True)) == []
+    assert tell(Settled(JobId(R, E, 1))) == [events.Unquarantine((20,))]
+
+
+def test_a_request_that_ended_with_its_first_token_is_dropped(tell):
+    tell(reserved(), Linked())
+    assert tell(wire.Gone(R, SOURCE, wire.GoneReason.FINISHED)) == [events.Drop(R, E)]
+
+
+def test_a_refused_reservation_ends_it(tell):
+    assert tell(Linked(), events.Ended(R, E)) == []
+    assert tell.hand_off.outcome is Outcome.DROPPED
+
+
+# ---- any order of events ---------------------------------------------------------------------------------------------
+
+
+class World:
+    """Lets everything happen that can happen, keeps account of memory in flight, and checks every command."""
+
+    def __init__(self) -> None:
+        self.tell = Story()
+        self.reserved = self.linked = self.asked = self.gone = False
+        self.flying: PullJob | None = None
+        self.late = False
+        self.quarantined: set[int] = set()
+        self.checked: set[int] = set()
+        self.decisions: list[Command] = []
+        self.releases = 0
+
+    def possible(self) -> dict[str, Callable[[], Event]]:
+        flying = self.flying
+        moves: dict[str, Callable[[], Event]] = {
+            "cancel": Cancelled,
+            "tick": Tick,
+            "wait": lambda: self._wait(),
+            "lost": lambda: LinkLost("lost"),
+        }
+        if not self.reserved:
+            moves["reserve 0"] = lambda: reserved(0)
+            moves["reserve 2"] = lambda: reserved(2)
+            moves["refuse"] = lambda: events.Ended(R, E)
+        if not self.linked:
+            moves["link"] = Linked
+        if self.asked and not self.gone:
+            intake = self.tell.hand_off.intake
+            first = intake.held_blocks + len(intake.offers)
+            if first < 3:
+                moves["ready"] = lambda: ready(first, first + 7, tokens=min(4 * first + 4, 10))
+            moves["anew"] = lambda: ready(intake.held_blocks, 17)
+            moves["gap"] = lambda: ready(first + 1, 9)
+            moves["commit"] = lambda: commit(42)
+            moves["gone"] = lambda: wire.Gone(R, SOURCE, wire.GoneReason.UNKNOWN)
+            moves["finished"] = lambda: wire.Gone(R, SOURCE, wire.GoneReason.FINISHED)
+        if flying is not None:
+            if self.late:
+                moves["settle"] = lambda: Settled(flying.id)
+            else:
+                moves["pulled"] = lambda: Pulled(flying.id, 1000, 0.5)
+                moves["failed"] = lambda: PullFailed(flying.id, "cut", in_flight=False)
+                moves["late"] = lambda: PullFailed(flying.id, "late", in_flight=True)
+        return moves
+
+    def _wait(self) -> Event:
+        self.tell.now_s += 31
+        return Tick()
+
+    def happen(self, name: str) -> None:
+        event = self.possible()[name]()
+        self.reserved |= isinstance(event, events.Reserved | events.Ended)
+        self.linked |= isinstance(event, Linked | LinkLost)
+        self.gone |= isinstance(event, wire.Gone | LinkLost)
+        ended = self.flying if name in ("pulled", "failed", "settle") else None
+        if ended is not None:
+            self.flying, self.late = None, False
+            if name == "pulled":
+                self.checked.update(ended.local_blocks)
+        self.late |= name == "late"
+        for command in self.tell(event):
+            self.check(command)
+
+    def check(self, command: Command) -> None:
+        flying = set(self.flying.local_blocks) if self.flying else set()
+        match command:
+            case wire.Pull():
+                assert self.reserved
+                assert not self.asked
+                self.asked = True
+            case wire.Release():
+                self.releases += 1
+                assert self.asked
+                assert self.decisions
+            case PullJob():
+                assert self.flying is None, "one pull at a time"
+                assert not self.decisions
+                self.flying = command
+            case events.Recompute(quarantine=quarantine) | events.Drop(quarantine=quarantine):
+                assert not self.decisions
+                assert set(quarantine) == flying, "exactly what may still be written"
+                self.quarantined = set(quarantine)
+                self.decisions.append(command)
+            case events.Commit():
+                assert not self.decisions
+                assert not flying
+                held = self.tell.hand_off.intake.held_blocks
+                assert self.checked == set(BLOCKS[held:]), "owned without having been checked"
+                self.decisions.append(command)
+            case events.Arrived(tokens=tokens):
+                assert not self.decisions
+                held = self.tell.hand_off.intake.held_blocks
+                assert tokens <= (held + len(self.checked)) * BLOCK_TOKENS
+            case events.Unquarantine(blocks=blocks):
+                assert set(blocks) == self.quarantined
+                assert not flying, "freed under a read"
+                self.quarantined = set()
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_order_of_events_ends_with_one_decision_and_no_block_in_danger(data):
+    world = World()
+    for _ in range(data.draw(st.integers(0, 25), label="steps")):
+        world.happen(data.draw(st.sampled_from(sorted(world.possible()))))
+        if world.tell.hand_off.phase is Phase.OVER:
+            break
+    for last in ("cancel", "settle", "pulled"):
+        if last in world.possible() and world.tell.hand_off.phase is not Phase.OVER:
+            world.happen(last)
+    hand_off = world.tell.hand_off
+    assert hand_off.phase is Phase.OVER
+    assert world.flying is None
+    assert not world.quarantined
+    assert len(world.decisions) == 1 or hand_off.reason == "the engine gave it up"
+    assert world.releases <= 1
+    if world.asked and not world.gone:
+        assert world.releases == 1, "the source was left waiting for its lease to end"
