@@ -148,7 +148,7 @@ def _largest(x_RV: Tensor, count: int) -> Tensor:
     x = x_RV.numpy()
     if count < x.shape[1]:
         x = np.partition(x, x.shape[1] - count, axis=1)[:, -count:]
-    return torch.from_numpy(np.ascontiguousarray(np.sort(x, axis=1)[:, ::-1]))
+    return torch.from_numpy(np.sort(x, axis=1)[:, ::-1].copy())
 
 
 def _invert(w_RV: Tensor, uniforms: list[float]) -> list[int]:

@@ -1,0 +1,207 @@
+"""Blocks: given away in runs, found again by hash, evicted in order of use, never in two places."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.ids import BlockHash, BlockId
+from tercet.workers.block_pool import BlockPool
+
+
+def make_pool(blocks: int) -> BlockPool:
+    return BlockPool(blocks, np.zeros(blocks, dtype=np.uint64))
+
+
+def name(i: int) -> BlockHash:
+    return BlockHash(i.to_bytes(32, "little"))
+
+
+def cache(pool: BlockPool, *names: int) -> list[BlockId]:
+    """Blocks registered under these names and released again."""
+    blocks = pool.allocate(len(names))
+    assert blocks is not None
+    for block, i in zip(blocks, names, strict=True):
+        pool.register(block, name(i))
+    pool.release(blocks)
+    return blocks
+
+
+def test_allocate_gives_one_ascending_run() -> None:
+    assert make_pool(8).allocate(5) == [0, 1, 2, 3, 4]
+
+
+def test_allocate_takes_the_shortest_run_that_is_long_enough() -> None:
+    pool = make_pool(12)
+    pool.allocate(12)
+    pool.release([BlockId(b) for b in (0, 1, 2, 3, 5, 6, 8, 9, 10)])
+    assert pool.allocate(3) == [8, 9, 10]
+    assert pool.allocate(2) == [5, 6]
+
+
+def test_allocate_joins_the_longest_runs_when_no_run_is_long_enough() -> None:
+    pool = make_pool(10)
+    pool.allocate(10)
+    pool.release([BlockId(b) for b in (0, 2, 3, 4, 6, 7)])
+    assert pool.allocate(5) == [2, 3, 4, 6, 7]
+
+
+def test_a_growing_table_goes_on_with_the_next_block() -> None:
+    pool = make_pool(8)
+    first = pool.allocate(2)
+    assert first == [0, 1]
+    assert pool.allocate(1, after=BlockId(4)) == [5]
+    assert pool.allocate(1, after=BlockId(4)) == [2], "5 is taken: the first hole will do"
+    assert pool.allocate(1, after=BlockId(7)) == [3], "7 is the last one"
+
+
+def test_allocate_refuses_whole_or_not_at_all() -> None:
+    pool = make_pool(3)
+    assert pool.allocate(4) is None
+    assert pool.free == 3
+    assert pool.allocate(0) == []
+
+
+def test_released_content_stays_findable_until_its_block_is_needed() -> None:
+    pool = make_pool(4)
+    blocks = cache(pool, 1, 2)
+    assert pool.free == 4
+    assert pool.lookup([name(1), name(2), name(3)]) == blocks
+    pool.allocate(2)
+    assert pool.lookup([name(1), name(2)]) == blocks, "vacant blocks were enough"
+    pool.allocate(1)
+    assert pool.lookup([name(1), name(2)]) == blocks[:1], "the end of a prefix goes first"
+
+
+def test_eviction_takes_the_least_recently_used_block() -> None:
+    pool = make_pool(3)
+    cache(pool, 1)
+    cache(pool, 2)
+    cache(pool, 3)
+    used = pool.lookup([name(1)])
+    pool.share(used)
+    pool.release(used)
+    pool.allocate(2)
+    assert [bool(pool.lookup([name(i)])) for i in (1, 2, 3)] == [True, False, False]
+
+
+def test_shared_blocks_are_not_evicted_and_are_released_once_for_each_sharer() -> None:
+    pool = make_pool(2)
+    blocks = cache(pool, 1)
+    pool.share(blocks)
+    pool.share(blocks)
+    assert pool.free == 1
+    assert pool.allocate(2) is None
+    pool.release(blocks)
+    assert pool.free == 1
+    pool.release(blocks)
+    assert pool.free == 2
+    with pytest.raises(AssertionError, match="referenced by nobody"):
+        pool.release(blocks)
+
+
+def test_the_first_block_under_a_name_keeps_it() -> None:
+    pool = make_pool(4)
+    first, second = pool.allocate(2) or []
+    pool.register(first, name(1))
+    pool.register(second, name(1))
+    assert pool.lookup([name(1)]) == [first]
+    pool.release([second])
+    assert pool.lookup([name(1)]) == [first]
+    pool.check_integrity({first: 1})
+
+
+def test_the_generation_rises_with_new_content_and_with_nothing_else() -> None:
+    pool = make_pool(1)
+    block = cache(pool, 1)[0]
+    assert pool.generation(block) == 1
+    pool.share([block])
+    pool.release([block])
+    assert pool.generation(block) == 1, "the content is still the same"
+    pool.allocate(1)
+    assert pool.generation(block) == 2
+
+
+def test_quarantined_blocks_are_given_to_nobody_until_the_transfer_has_ended() -> None:
+    pool = make_pool(3)
+    blocks = pool.allocate(2) or []
+    pool.quarantine(blocks)
+    assert (pool.free, pool.used, pool.quarantined) == (1, 0, 2)
+    assert pool.allocate(2) is None
+    pool.check_integrity({})
+    pool.unquarantine(blocks)
+    pool.unquarantine(blocks)
+    assert (pool.free, pool.quarantined) == (3, 0)
+    pool.check_integrity({})
+
+
+def test_a_verified_or_shared_block_cannot_be_quarantined() -> None:
+    pool = make_pool(2)
+    blocks = cache(pool, 1)
+    pool.share(blocks)
+    with pytest.raises(AssertionError, match="verified"):
+        pool.quarantine(blocks)
+    pool.share(blocks)
+    with pytest.raises(AssertionError, match="2 owners"):
+        pool.quarantine(blocks)
+
+
+def test_integrity_notices_a_lost_reference() -> None:
+    pool = make_pool(2)
+    pool.allocate(1)
+    with pytest.raises(AssertionError, match="references"):
+        pool.check_integrity({})
+
+
+Action = tuple[str, int]
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["allocate", "release", "share", "quarantine", "unquarantine"]),
+        st.integers(0, 9),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(actions)
+def test_whatever_happens_every_block_is_in_one_place_and_comes_back(history: list[Action]) -> None:
+    pool = make_pool(7)
+    tables: list[list[BlockId]] = []
+    captive: list[BlockId] = []
+    for action, n in history:
+        if action == "allocate":
+            free_before = pool.free
+            blocks = pool.allocate(n)
+            assert (blocks is None) == (n > free_before)
+            if blocks:
+                assert blocks == sorted(set(blocks))
+                for i, block in enumerate(blocks[: n // 2]):
+                    pool.register(block, name(i))
+                tables.append(blocks)
+        elif action == "release" and tables:
+            pool.release(tables.pop(n % len(tables)))
+        elif action == "share":
+            found = pool.lookup([name(i) for i in range(n)])
+            pool.share(found)
+            tables.append(found)
+        elif action == "quarantine" and tables:
+            table = tables.pop(n % len(tables))
+            doubtful = [
+                b for b in table if not any(pool.lookup([name(i)]) == [b] for i in range(9))
+            ]
+            pool.quarantine(doubtful)
+            pool.release([b for b in table if b not in doubtful])
+            captive.extend(doubtful)
+        elif action == "unquarantine":
+            pool.unquarantine(captive)
+            captive.clear()
+        references: dict[BlockId, int] = {}
+        for table in tables:
+            for block in table:
+                references[block] = references.get(block, 0) + 1
+        pool.check_integrity(references)
+    for table in tables:
+        pool.release(table)
+    pool.unquarantine(captive)
+    assert (pool.free, pool.used, pool.quarantined) == (7, 0, 0)
