@@ -370,12 +370,19 @@ class World:
                 self.quarantined = set()
 
 
+KINDLY = {"reserve 0", "reserve 2", "link", "ready", "anew", "commit", "pulled", "settle", "tick"}
+"""What happens nine times in ten, so that stories get far before something breaks."""
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_order_of_events_ends_with_one_decision_and_no_block_in_danger(data):
     world = World()
     for _ in range(data.draw(st.integers(0, 25), label="steps")):
-        world.happen(data.draw(st.sampled_from(sorted(world.possible()))))
+        moves = sorted(world.possible())
+        kindly = [move for move in moves if move in KINDLY]
+        rudely = data.draw(st.integers(0, 9)) == 0 or not kindly
+        world.happen(data.draw(st.sampled_from(moves if rudely else kindly)))
         if world.tell.hand_off.phase is Phase.OVER:
             break
     for last in ("cancel", "settle", "pulled"):
