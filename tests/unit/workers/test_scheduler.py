@@ -1,0 +1,295 @@
+"""Scheduling as stories: who runs, in which order, with how many tokens, and who gives way when blocks run out."""
+
+import itertools
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tercet.config import EngineConfig
+from tercet.ids import FIRST_EPOCH, RequestId
+from tercet.request import RequestSpec, Sampling
+from tercet.workers.block_pool import BlockPool
+from tercet.workers.scheduler import Batch, Scheduler
+from tercet.workers.sequence import Phase, Sequence
+
+
+class Stage:
+    """A scheduler, and a model that computes whatever it is told to."""
+
+    made: ClassVar[list["Stage"]] = []
+
+    def __init__(self, *, blocks: int = 16, step: int = 64, running: int = 8, waiting: int = 8):
+        config = EngineConfig(
+            block_tokens=4, step_tokens_max=step, running_max=running, waiting_max=waiting
+        )
+        self.pool = BlockPool(blocks, np.zeros(blocks, dtype=np.uint64))
+        self.scheduler = Scheduler(config, self.pool)
+        self._arrivals = itertools.count()
+        self.made.append(self)
+
+    def make(
+        self, prompt: int, *, first: int = 0, priority: int = 0, hand_off: bool = False
+    ) -> Sequence:
+        """A sequence whose prompt is `first, first + 1, …`: unlike any other unless `first` is the same."""
+        arrival = next(self._arrivals)
+        start = first or 1000 * (arrival + 1)
+        tokens = list(range(start, start + prompt))
+        spec = RequestSpec(RequestId(f"r{arrival}"), tokens, Sampling(), priority)
+        return Sequence(spec, FIRST_EPOCH, "f", arrival, list(tokens), hand_off)
+
+    def add(self, prompt: int, **options: int) -> Sequence:
+        sequence = self.make(prompt, **options)
+        assert self.scheduler.enqueue(sequence) is None
+        return sequence
+
+    def step(self) -> Batch:
+        batch = self.scheduler.schedule()
+        for chunk in batch.chunks:
+            completes = chunk.completes
+            self.scheduler.advance(chunk.sequence, chunk.sequence.computed + chunk.tokens)
+            if completes:
+                chunk.sequence.tokens.append(7)
+        self.scheduler.check_integrity()
+        return batch
+
+
+def plan(batch: Batch) -> list[tuple[str, int]]:
+    return [(chunk.sequence.id, chunk.tokens) for chunk in batch.chunks]
+
+
+@pytest.fixture(autouse=True)
+def _everything_comes_back() -> Iterator[None]:
+    Stage.made.clear()
+    yield
+    for stage in Stage.made:
+        s = stage.scheduler
+        for sequence in (*s.waiting, *s.running, *s.reserved, *s.held):
+            s.remove(sequence)
+        s.check_integrity()
+        assert (stage.pool.used, stage.pool.free) == (0, stage.pool.blocks)
+
+
+def test_a_long_prompt_is_computed_in_chunks_beside_the_decodes() -> None:
+    stage = Stage(step=8)
+    stage.add(3)
+    assert plan(stage.step()) == [("r0", 3)]
+    stage.add(20)
+    assert [plan(stage.step()) for _ in range(4)] == [
+        [("r0", 1), ("r1", 7)],
+        [("r0", 1), ("r1", 7)],
+        [("r0", 1), ("r1", 6)],
+        [("r0", 1), ("r1", 1)],
+    ]
+
+
+def test_what_a_finishing_prefill_leaves_of_the_budget_goes_to_the_queue() -> None:
+    stage = Stage(step=8)
+    stage.add(10)
+    stage.add(4)
+    assert plan(stage.step()) == [("r0", 8)]
+    assert plan(stage.step()) == [("r0", 2), ("r1", 4)]
+
+
+def test_the_queue_is_served_by_priority_and_then_by_arrival() -> None:
+    stage = Stage(step=4, running=1)
+    for priority in (0, 1, 0, 1):
+        stage.add(4, priority=priority)
+    order = []
+    for _ in range(4):
+        batch = stage.step()
+        order.append(batch.begun[0].id)
+        stage.scheduler.remove(batch.begun[0])
+    assert order == ["r1", "r3", "r0", "r2"]
+
+
+def test_one_request_too_many_is_refused_with_the_reason() -> None:
+    stage = Stage(waiting=2)
+    stage.add(4)
+    stage.add(4)
+    assert stage.scheduler.enqueue(stage.make(4)) == "2 requests are waiting already"
+
+
+def test_no_more_run_at_once_than_there_are_places_or_tokens_in_a_step() -> None:
+    stage = Stage(running=2, blocks=64)
+    for _ in range(4):
+        stage.add(4)
+    stage.step()
+    assert len(stage.scheduler.running) == 2
+    narrow = Stage(running=8, step=3, blocks=64)
+    for _ in range(8):
+        narrow.add(1)
+    narrow.step()
+    assert len(narrow.scheduler.running) == 3, "every decode must move in every step"
+
+
+def test_a_cached_prefix_is_shared_but_its_last_token_is_computed_again() -> None:
+    stage = Stage()
+    first = stage.add(8, first=100)
+    stage.step()
+    second = stage.add(8, first=100)
+    third = stage.add(11, first=100)
+    assert plan(stage.step())[1:] == [("r1", 4), ("r2", 3)]
+    assert second.blocks[0] == third.blocks[0] == first.blocks[0]
+    assert third.blocks[1] == first.blocks[1] != second.blocks[1]
+    assert (second.cached_tokens, third.cached_tokens) == (4, 8)
+
+
+def test_decoded_blocks_are_cached_too() -> None:
+    stage = Stage()
+    sequence = stage.add(3)
+    for _ in range(6):
+        stage.step()
+    log = list(sequence.tokens)
+    stage.scheduler.remove(sequence)
+    follow_up = stage.make(1)
+    follow_up.tokens = [*log, 5]
+    assert stage.scheduler.enqueue(follow_up) is None
+    stage.step()
+    assert follow_up.registered_blocks == len(follow_up.tokens) // 4 == 2
+    assert follow_up.blocks[:2] == stage.pool.lookup(follow_up.block_hashes(4))
+
+
+def test_growing_preempts_the_latest_of_the_lowest_priority() -> None:
+    stage = Stage(blocks=7)
+    late = stage.make(10)
+    important = stage.add(4, priority=1)
+    for _ in range(4):
+        stage.step()
+    assert stage.scheduler.enqueue(late) is None
+    batch = stage.step()
+    while not batch.preempted:
+        assert {late.phase, important.phase} == {Phase.RUNNING}
+        batch = stage.step()
+    assert plan(batch) == [(important.id, 1)]
+    assert len(important.blocks) == 4, "it grew at the other one's cost"
+    assert (late.phase, late.preemptions, late.blocks) == (Phase.WAITING, 1, [])
+    stage.scheduler.remove(important)
+    stage.step()
+    assert late.phase is Phase.RUNNING, "there is room again"
+
+
+def test_a_preempted_sequence_computes_only_what_the_cache_has_lost() -> None:
+    stage = Stage(blocks=7)
+    late = stage.make(10)
+    important = stage.add(4, priority=1)
+    for _ in range(4):
+        stage.step()
+    assert stage.scheduler.enqueue(late) is None
+    while not late.preemptions:
+        stage.step()
+    stage.scheduler.remove(important)
+    kept = len(stage.pool.lookup(late.block_hashes(4)))
+    assert kept >= 1
+    assert plan(stage.step()) == [(late.id, len(late.tokens) - 1 - 4 * kept)]
+
+
+def test_a_hand_off_is_never_preempted_because_its_blocks_are_being_read() -> None:
+    stage = Stage(blocks=7, step=2)
+    decode = stage.add(4)
+    hand_off = stage.add(16, hand_off=True)
+    while not decode.preemptions:
+        stage.step()
+    assert (decode.phase, hand_off.phase) == (Phase.WAITING, Phase.RUNNING)
+    while hand_off.remaining > 1:
+        assert {chunk.sequence for chunk in stage.step().chunks} == {hand_off}
+    stage.scheduler.hold(hand_off)
+    assert not stage.step().chunks, "nothing can run until the blocks are released"
+    stage.scheduler.remove(hand_off)
+    assert {chunk.sequence for chunk in stage.step().chunks} == {decode}
+
+
+def test_one_that_needs_more_blocks_than_there_are_is_stuck_and_preempts_nobody() -> None:
+    stage = Stage(blocks=2)
+    greedy = stage.add(7)
+    stage.step()
+    stage.step()
+    batch = stage.step()
+    assert batch.stuck == [greedy]
+    assert not batch.preempted
+
+
+def test_admission_leaves_a_block_for_every_sequence_that_will_grow() -> None:
+    stage = Stage(blocks=6)
+    stage.add(4)
+    stage.add(4)
+    stage.step()
+    stage.step()
+    assert stage.pool.free == 2
+    newcomer = stage.add(4)
+    stage.step()
+    assert newcomer.phase is Phase.WAITING, "one block would be free, but two sequences may grow"
+
+
+def test_a_reservation_takes_the_cached_blocks_and_one_run_of_fresh_ones() -> None:
+    stage = Stage()
+    stage.scheduler.remove(stage.add(8, first=100))
+    warm = stage.add(8, first=100)
+    stage.step()
+    reserved = stage.make(18, first=100)
+    assert stage.scheduler.reserve(reserved) is None
+    assert reserved.registered_blocks == 2
+    assert reserved.blocks[:2] == warm.blocks[:2]
+    fresh = reserved.blocks[2:]
+    assert fresh == list(range(fresh[0], fresh[0] + 3))
+
+
+def test_a_reservation_never_takes_what_running_requests_need() -> None:
+    stage = Stage(blocks=4)
+    stage.add(4)
+    stage.step()
+    stage.step()
+    assert "too few" in (stage.scheduler.reserve(stage.make(8)) or "")
+    small = stage.make(4)
+    assert stage.scheduler.reserve(small) is None
+    assert small.phase is Phase.RESERVED
+
+
+def test_a_reservation_does_not_overtake_requests_that_wait_for_blocks() -> None:
+    stage = Stage(blocks=4)
+    stage.add(4)
+    stage.step()
+    stage.add(12)
+    stage.step()
+    assert "earlier" in (stage.scheduler.reserve(stage.make(1)) or "")
+
+
+def test_reservations_count_as_places_so_that_a_commit_always_finds_one() -> None:
+    stage = Stage(running=2, blocks=64)
+    first, second = stage.make(4), stage.make(4)
+    assert stage.scheduler.reserve(first) is None
+    assert stage.scheduler.reserve(second) is None
+    assert "places" in (stage.scheduler.reserve(stage.make(4)) or "")
+    local = stage.add(4)
+    assert not stage.step().chunks
+    for sequence in (first, second):
+        stage.scheduler.advance(sequence, 4)
+        sequence.tokens.append(7)
+        stage.scheduler.start(sequence)
+    assert plan(stage.step()) == [("r0", 1), ("r1", 1)]
+    assert local.phase is Phase.WAITING
+
+
+def test_a_failed_pull_waits_again_and_finds_what_did_arrive() -> None:
+    stage = Stage()
+    sequence = stage.make(14)
+    assert stage.scheduler.reserve(sequence) is None
+    stage.scheduler.advance(sequence, 9)
+    doubtful = sequence.blocks[2:]
+    stage.scheduler.requeue(sequence, doubtful)
+    stage.scheduler.check_integrity()
+    assert stage.pool.quarantined == 2
+    assert plan(stage.step()) == [("r0", 6)]
+    assert not set(doubtful) & set(sequence.blocks)
+    stage.pool.unquarantine(doubtful)
+
+
+def test_pending_prefill_counts_what_is_neither_cached_nor_computed() -> None:
+    stage = Stage(step=8)
+    stage.add(12, first=100)
+    assert stage.scheduler.pending_prefill_tokens() == 12
+    stage.step()
+    assert stage.scheduler.pending_prefill_tokens() == 4
+    stage.add(12, first=100)
+    assert stage.scheduler.pending_prefill_tokens() == 4 + 4
