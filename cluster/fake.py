@@ -5,7 +5,7 @@ import asyncio
 from tercet.cluster.fleet import Lodger
 from tercet.cluster.placement import Node
 from tercet.cluster.seat import seat_role
-from tercet.cluster.status import WorkerFigures
+from tercet.cluster.status import ProcessFigures
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
@@ -51,9 +51,9 @@ class FakeProcess:
     async def health(self) -> None:
         await self._answer()
 
-    async def figures(self) -> WorkerFigures:
+    async def figures(self) -> ProcessFigures:
         await self._answer()
-        return WorkerFigures(sessions=1, pid=4711)
+        return ProcessFigures(pid=4711)
 
     async def stop(self) -> None:
         await self._answer()

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from tercet.cluster.placement import Node
-from tercet.cluster.status import WorkerFigures
+from tercet.cluster.status import ProcessFigures
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
 from tercet.wire import Endpoint
@@ -27,7 +27,7 @@ class WorkerProcess(Protocol):
     async def health(self) -> None:
         """Return while the worker makes progress; raise or never return otherwise."""
 
-    async def figures(self) -> WorkerFigures: ...
+    async def figures(self) -> ProcessFigures: ...
 
     async def stop(self) -> None:
         """End in good order."""

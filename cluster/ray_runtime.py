@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from tercet.cluster.process_tree import Process, descendants, end
 
@@ -115,6 +116,12 @@ class RayRuntime:
         return [commands[process] for process in killed]
 
 
+def run_dir(cluster: str) -> Path:
+    """Where this user's processes of one cluster keep their sockets, on every node; short, and private."""
+    port = str(ray.get_runtime_context().gcs_address).rpartition(":")[2]
+    return Path(f"/tmp/tercet-{os.getuid()}") / f"{cluster}-{port}"
+
+
 def _set(env: MutableMapping[str, str], variables: dict[str, str], auth_token: Path | None) -> None:
     """Set what is not set; authentication is set in any case."""
     for name, value in variables.items():
@@ -124,6 +131,9 @@ def _set(env: MutableMapping[str, str], variables: dict[str, str], auth_token: P
         env["RAY_AUTH_TOKEN_PATH"] = str(auth_token)
     else:
         env.setdefault("RAY_AUTH_MODE", "disabled")
+    # Ray has read both when it was imported; without this it would go on with what was set then.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _short_temp_dir() -> str:

@@ -18,7 +18,7 @@ from tercet.cluster.fleet import Lodger
 from tercet.cluster.placement import Bundle, Node
 from tercet.cluster.ray_runtime import NAMESPACE
 from tercet.cluster.seat import seat_role
-from tercet.cluster.status import WorkerFigures
+from tercet.cluster.status import ProcessFigures
 from tercet.config import ClusterConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Incarnation, WorkerId
@@ -45,7 +45,7 @@ class WorkerActor(Protocol):
 
     async def health(self) -> None: ...
     async def status(self) -> bytes:
-        """Figures with the field names of `WorkerFigures`."""
+        """Figures with the field names of `ProcessFigures`."""
 
     async def stop(self) -> None: ...
 
@@ -72,9 +72,9 @@ class RayWorker:
     async def health(self) -> None:
         await _answer(self._actor.health.remote())
 
-    async def figures(self) -> WorkerFigures:
+    async def figures(self) -> ProcessFigures:
         encoded = await _answer(self._actor.status.remote())
-        return msgspec.msgpack.decode(encoded, type=WorkerFigures)
+        return msgspec.msgpack.decode(encoded, type=ProcessFigures)
 
     async def stop(self) -> None:
         await _answer(self._actor.stop.remote())

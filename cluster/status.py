@@ -13,12 +13,27 @@ from tercet.wire import LoadReport
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker process says about itself."""
+    """What a worker says about itself."""
 
-    load: LoadReport | None = None
+    load: LoadReport
     sessions: int = 0
     """Front doors connected."""
-    pid: int = 0
+    exports: int = 0
+    """Requests to be handed off from here."""
+    adoptions: int = 0
+    """Hand-offs on their way here."""
+    committed: int = 0
+    """Hand-offs since the start that ended with their KV here."""
+    recomputed: int = 0
+    """Hand-offs since the start whose KV did not arrive and was computed here."""
+
+
+class ProcessFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker's process says about itself."""
+
+    pid: int
+    up_s: float = 0.0
+    worker: WorkerFigures | None = None
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +53,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     crash_looping: bool = False
     reason: str = ""
     """Why the last life ended, or what keeps Ray from placing this one."""
-    figures: WorkerFigures | None = None
+    figures: ProcessFigures | None = None
     """None when the worker is not up, or did not answer in time."""
 
 
@@ -49,10 +64,9 @@ class FrontDoorReport(msgspec.Struct, frozen=True, kw_only=True):
     grpc: str
     """`host:port` of its gRPC server."""
     in_flight: int = 0
-    waiting: int = 0
-    finished: int = 0
-    failed: int = 0
-    replays: int = 0
+    queued: int = 0
+    turned_away: int = 0
+    """Requests that got no place, since its start."""
     workers: int = 0
     """Workers it has a session with."""
     membership_version: int = 0

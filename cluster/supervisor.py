@@ -24,7 +24,7 @@ from tercet.cluster.fleet import Fleet, Lodger, WorkerProcess
 from tercet.cluster.placement import Bundle, shortage
 from tercet.cluster.seat import Phase, Seat
 from tercet.cluster.state import ClusterState
-from tercet.cluster.status import WorkerFigures, WorkerReport
+from tercet.cluster.status import ProcessFigures, WorkerReport
 from tercet.config import ClusterConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Incarnation, WorkerId
@@ -205,7 +205,7 @@ class Supervisor:
         except (TimeoutError, PeerLost, PeerRefused):
             return None
 
-    async def _figures(self, seat: Seat) -> WorkerFigures | None:
+    async def _figures(self, seat: Seat) -> ProcessFigures | None:
         process = self._processes.get(seat.incarnation)
         if process is None or seat.phase is not Phase.UP:
             return None
@@ -216,7 +216,7 @@ class Supervisor:
             return None
 
 
-def _report(seat: Seat, reason: str, figures: WorkerFigures | None, now_s: float) -> WorkerReport:
+def _report(seat: Seat, reason: str, figures: ProcessFigures | None, now_s: float) -> WorkerReport:
     where = seat.endpoint
     return WorkerReport(
         worker=seat.worker,

@@ -1,0 +1,149 @@
+"""Brings a whole cluster up and down: Ray, the controller and its workers, the front door on Ray Serve."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
+
+from tercet.app.application import application
+from tercet.app.control import ensure_controller
+from tercet.cluster.placement import cpus_wanted
+from tercet.cluster.ray_control import ControllerHandle
+from tercet.cluster.ray_runtime import RayRuntime
+from tercet.cluster.status import ClusterStatus
+from tercet.config import ClusterConfig
+from tercet.errors import TercetError, Unavailable
+
+READY_POLL_S = 0.2
+
+Report = Callable[[str], None]
+"""Told what is being done, in a few words."""
+
+
+class Cluster:
+    """A running cluster, as whoever launched it sees it."""
+
+    def __init__(
+        self, config: ClusterConfig, runtime: RayRuntime, controller: ControllerHandle
+    ) -> None:
+        self.config = config
+        """With every port that could be chosen."""
+        self.runtime = runtime
+        self.controller = controller
+        self.killed: list[str] = []
+        """Command lines of processes that did not end by themselves; known after `launch` has ended."""
+
+    @property
+    def http(self) -> str:
+        """`host:port` of the HTTP entrance."""
+        return f"{self.config.front_door.host}:{self.config.front_door.http_port}"
+
+    def wait_ready(self, report: Report) -> ClusterStatus:
+        """Return when every worker is up and every front door knows it.
+
+        Raises TercetError when a worker is crash-looping, Unavailable after the start timeout.
+        """
+        deadline_s = time.monotonic() + self.config.control.start_timeout_s
+        while True:
+            status = self.controller.status()
+            if status.ready:
+                return status
+            for worker in status.workers:
+                if worker.crash_looping:
+                    raise TercetError(f"{worker.worker} cannot start: {worker.reason}")
+            if time.monotonic() >= deadline_s:
+                raise Unavailable(f"not ready in time: {outlook(status)}", READY_POLL_S)
+            report(outlook(status))
+            time.sleep(READY_POLL_S)
+
+
+@contextmanager
+def launch(
+    config: ClusterConfig, *, address: str = "", report: Report = lambda _: None
+) -> Iterator[Cluster]:
+    """Run a cluster while the context lasts; afterwards nothing of it is left.
+
+    Without an address Ray is started on this machine and ended with the cluster; with one (`auto`, or `host:port` of a
+    GCS) only what is ours is added to and removed from it. Raises TercetError, ConnectionError.
+    """
+    config = with_ports(config)
+    with ExitStack() as stack:
+        report("starting Ray")
+        runtime = _connect(config, address)
+        killed: list[str] = []
+        stack.callback(lambda: killed.extend(runtime.stop()))
+        report("starting the controller")
+        controller = ensure_controller(config)
+        cluster = Cluster(config, runtime, controller)
+        cluster.killed = killed
+        stack.callback(take_down, controller, keep_serve=runtime.owned, report=report)
+        report("starting the front door")
+        open_front_door(config)
+        yield cluster
+
+
+def open_front_door(config: ClusterConfig) -> None:
+    """Start Serve where it does not run yet, and the front door on it; returns when that is up."""
+    door = config.front_door
+    serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
+    serve.run(application(config), name=serve_name(config.name), route_prefix="/")
+
+
+def take_down(
+    controller: ControllerHandle, *, keep_serve: bool = False, report: Report = lambda _: None
+) -> None:
+    """End a cluster: first the front door, so that requests in flight may finish, then the workers and the controller.
+
+    Serve itself ends with the last application on it, unless it is to be kept because Ray ends next.
+    """
+    try:
+        report("closing the front door")
+        serve.delete(serve_name(controller.cluster))
+        if not keep_serve and not serve.status().applications:
+            serve.shutdown()
+    except RayServeException as exc:
+        report(f"Serve was gone already ({exc})")
+    finally:
+        report("stopping the workers")
+        controller.shutdown()
+
+
+def serve_name(cluster: str) -> str:
+    """The name of a cluster's Serve application."""
+    return f"tercet-{cluster}"
+
+
+def outlook(status: ClusterStatus) -> str:
+    """One line about what a cluster still waits for."""
+    parts = [
+        f"{w.worker} {w.phase}" + (f" ({w.reason})" if w.reason else "") for w in status.workers
+    ]
+    return ", ".join(parts) or "waiting for the controller"
+
+
+def with_ports(config: ClusterConfig) -> ClusterConfig:
+    """The configuration with a free HTTP port in place of 0, which Serve would take literally."""
+    door = config.front_door
+    if door.http_port != 0:
+        return config
+    port = free_port(door.host)
+    return msgspec.structs.replace(config, front_door=msgspec.structs.replace(door, http_port=port))
+
+
+def free_port(host: str) -> int:
+    """A port that is free now, outside 10002 to 19999, where Ray puts its workers."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if not 10002 <= port <= 19999:
+            return port
+
+
+def _connect(config: ClusterConfig, address: str) -> RayRuntime:
+    return RayRuntime.attach(address) if address else RayRuntime.start_local(cpus_wanted(config))

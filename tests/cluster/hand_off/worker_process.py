@@ -1,0 +1,52 @@
+"""A worker with a toy runner, alone in its process: `worker_process.py SETTINGS` prints its endpoint, then obeys stdin.
+
+Each line on stdin is answered by one line of JSON: `status`. The end of stdin stops the worker.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import msgspec
+
+from tercet.config import ClusterConfig
+from tercet.ids import WorkerId, new_incarnation
+from tercet.role import Role
+from tercet.workers.toy_runner import ToyRunner
+from tercet.workers.worker import Worker
+
+
+class Settings(msgspec.Struct):
+    config: ClusterConfig
+    worker: WorkerId
+    role: Role
+    run_dir: str
+    head_dim: int
+    step_s: float
+
+
+def say(message: object) -> None:
+    print(msgspec.json.encode(message).decode(), flush=True)
+
+
+async def main(settings: Settings) -> None:
+    worker = Worker(
+        settings.config,
+        settings.worker,
+        settings.role,
+        new_incarnation(),
+        host="127.0.0.1",
+        run_dir=Path(settings.run_dir),
+        load_runner=lambda model, engine: ToyRunner(
+            engine, head_dim=settings.head_dim, step_s=settings.step_s
+        ),
+    )
+    say(await worker.start())
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        assert line == "status\n", line
+        say(worker.status())
+    await worker.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Settings)))

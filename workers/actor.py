@@ -1,0 +1,77 @@
+"""The Ray actor around a worker: a name, a process and a few methods; everything else is the worker's.
+
+Importing this does not load torch, because the control plane and the front door handle the class without running it.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import ray
+
+from tercet.config import ClusterConfig
+from tercet.ids import Incarnation, WorkerId
+from tercet.role import Role
+from tercet.wire import Endpoint
+from tercet.workers.status import WorkerStatus
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """What the process says about itself and about the worker in it."""
+
+    pid: int
+    up_s: float
+    """Seconds since the worker listens."""
+    worker: WorkerStatus
+
+
+class WorkerActor:
+    """Called through Ray; structs travel as msgpack. A worker starts once in the life of its actor."""
+
+    def __init__(self, config: bytes, worker: str, incarnation: str, run_dir: str) -> None:
+        from tercet.workers.worker import Worker  # noqa: PLC0415 -- loads torch, see above
+
+        directory = Path(run_dir)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._worker = Worker(
+            msgspec.msgpack.decode(config, type=ClusterConfig),
+            WorkerId(worker),
+            Role(worker.rpartition("-")[0]),
+            Incarnation(incarnation),
+            host=ray.util.get_node_ip_address(),
+            run_dir=directory,
+        )
+        self._started: asyncio.Task[Endpoint] | None = None
+        self._endpoint: Endpoint | None = None
+        self._up_since_s = 0.0
+
+    async def start(self) -> bytes:
+        """Load the model and listen; a second call waits for the first. Returns the `Endpoint`."""
+        if self._started is None:
+            self._started = asyncio.create_task(self._worker.start())
+        endpoint = await asyncio.shield(self._started)
+        if self._endpoint is None:
+            self._endpoint, self._up_since_s = endpoint, time.monotonic()
+        return msgspec.msgpack.encode(endpoint)
+
+    async def endpoint(self) -> bytes | None:
+        """The `Endpoint`, once it has started."""
+        return None if self._endpoint is None else msgspec.msgpack.encode(self._endpoint)
+
+    async def wait(self) -> None:
+        """Return when the worker was stopped; raise when it cannot go on."""
+        await self._worker.wait()
+
+    async def health(self) -> None:
+        """Answer, which is all there is to it: a worker that has failed has made `wait` raise."""
+
+    async def status(self) -> bytes:
+        """A `ProcessStatus`; callable once started."""
+        up_s = time.monotonic() - self._up_since_s
+        return msgspec.msgpack.encode(ProcessStatus(os.getpid(), up_s, self._worker.status()))
+
+    async def stop(self) -> None:
+        """End the worker in good order; the process is its caller's to kill."""
+        await self._worker.stop()
