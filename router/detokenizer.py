@@ -11,7 +11,7 @@ from typing import Protocol
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 CONTEXT_TOKENS = 6
-"""Tokens already sent that stay in the window. More than three, so that a window that happens to begin inside a
+"""Tokens already sent that stay in the window, at least. More than three, so that a window that has to begin inside a
 character is in step with UTF-8 again before anything new comes."""
 
 HELD_TOKENS_MAX = 32
@@ -64,10 +64,20 @@ class Detokenizer:
         if delta:
             self._sent_chars = certain
             self._held_tokens = 0
-            self._trim(len(text) - certain)
+            held = len(text) - certain
+            if len(self._window) > 2 * CONTEXT_TOKENS and held <= PARTIAL_CHARS_MAX:
+                self._trim(text, held)
         return delta
 
-    def _trim(self, held_chars: int) -> None:
-        if len(self._window) > 2 * CONTEXT_TOKENS:
-            del self._window[:-CONTEXT_TOKENS]
-            self._sent_chars = len(self._vocabulary.decode(self._window)) - held_chars
+    def _trim(self, text: str, held_chars: int) -> None:
+        """Shorten the window, if possible to where a character begins: its text is then an end of the former text.
+
+        Decoders that spell unknown characters in byte tokens void a whole run of them that begins inside a character.
+        """
+        for length in range(CONTEXT_TOKENS, CONTEXT_TOKENS + PARTIAL_CHARS_MAX + 1):
+            window = self._window[-length:]
+            tail = self._vocabulary.decode(window)
+            if text.endswith(tail):
+                break
+        self._window = window
+        self._sent_chars = len(tail) - held_chars

@@ -1,13 +1,29 @@
 """Both doors of a service that speaks from a script."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import httpx
 import pytest
+
 from tercet.router.fake_service import fake_service, saying
 from tercet.router.fake_source import FakeSource
 from tercet.router.http import build_api
 from tercet.router.service import Service
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait, not for ever, for something that has no event of its own."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - the condition is another part's plain figure
+                await asyncio.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import json
 
 import httpx
+
 from tercet.router.fake_service import saying
 from tercet.router.fake_source import FakeSource
 
