@@ -61,7 +61,9 @@ def _fingerprint(source: Path, compiler: str) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S
     )
-    parts = (source.read_bytes(), " ".join(FLAGS).encode(), version.stdout, _processor())
+    headers = (header.read_bytes() for header in sorted(source.parent.glob("*.h")))
+    flags = " ".join(FLAGS).encode()
+    parts = (source.read_bytes(), *headers, flags, version.stdout, _processor())
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

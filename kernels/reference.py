@@ -1,7 +1,7 @@
-"""Paged attention in plain torch: the definition that faster kernels are checked against, and the fallback on any device.
+"""The operations in plain torch: the definitions that faster kernels are checked against, and the fallback on any device.
 
 Legend: N query rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page,
-S positions of one request, R requests. A name's suffix is its shape.
+S positions of one request, R requests. In norms D is any last axis. A name's suffix is its shape.
 """
 
 import numpy as np
@@ -39,6 +39,13 @@ def paged_attention(
         only = np.array([request])
         out_NHD[run] = _attend(q_NHD[None, run], pages_B2GTD, batch, only, rule)[0]
     return out_NHD
+
+
+def rms_norm(x_ND: torch.Tensor, scale_D: torch.Tensor, eps: float) -> torch.Tensor:
+    """`x / sqrt(mean(x²) + eps) * scale` over the last axis, computed in fp32."""
+    wide_ND = x_ND.float()
+    factor_N1 = torch.rsqrt(wide_ND.pow(2).mean(-1, keepdim=True) + eps)
+    return (wide_ND * factor_N1 * scale_D).to(x_ND.dtype)
 
 
 def _attend(

@@ -19,6 +19,7 @@ ROWS_HINT = 16
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 
 
+@torch.no_grad()
 def accelerate_linears(model: nn.Module) -> None:
     """Replaces every plain linear layer below `model` in place; afterwards their weights cannot be read back.
 

@@ -22,6 +22,7 @@ from tercet.workers.checkpoint import (
 from tercet.workers.compat import compat_key
 from tercet.workers.kv_pool import KvGeometry, KvPool
 from tercet.workers.linear import accelerate_linears
+from tercet.workers.norm import accelerate_norms
 from tercet.workers.runner import Slice
 
 CHECK_TOKENS = 24
@@ -61,8 +62,8 @@ class ModelRunner:
         tokens = _check_prompt(int(checkpoint.config.vocab_size), min(CHECK_TOKENS, room))
         ends = sorted({max(1, len(tokens) // 2), max(1, len(tokens) - 1), len(tokens)})
         expected = eager_logits(checkpoint.model, tokens, [end - 1 for end in ends])
-        with torch.no_grad():
-            accelerate_linears(checkpoint.model)
+        accelerate_linears(checkpoint.model)
+        accelerate_norms(checkpoint.model)
         sightings = find_attention_layers(checkpoint.model, checkpoint.config)
         runner = cls(checkpoint, sightings, engine)
         runner._check(tokens, ends, expected)
