@@ -3,7 +3,7 @@
 import asyncio
 
 from tercet.cluster.fleet import Lodger
-from tercet.cluster.placement import Node
+from tercet.cluster.placement import Node, Room
 from tercet.cluster.seat import seat_role
 from tercet.cluster.status import ProcessFigures
 from tercet.errors import PeerLost, PeerRefused
@@ -93,5 +93,5 @@ class FakeFleet:
     async def found(self) -> list[Lodger]:
         return [Lodger(p.worker, p.incarnation, p) for p in self.living]
 
-    async def nodes(self) -> list[Node]:
-        return [Node({"CPU": 0.5}, {})]
+    async def room(self) -> Room:
+        return Room([Node({"CPU": 0.5}, {})], {"CPU": 0.5})

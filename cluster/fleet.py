@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from tercet.cluster.placement import Node
+from tercet.cluster.placement import Room
 from tercet.cluster.status import ProcessFigures
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
@@ -53,5 +53,5 @@ class Fleet(Protocol):
     async def found(self) -> list[Lodger]:
         """Every worker process of this cluster that lives, whoever started it."""
 
-    async def nodes(self) -> list[Node]:
-        """The living nodes."""
+    async def room(self) -> Room:
+        """The living nodes, and what is free on them."""

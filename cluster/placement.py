@@ -39,6 +39,14 @@ class Node:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The living nodes, and what is free on all of them together."""
+
+    nodes: Sequence[Node]
+    free: Mapping[str, float]
+
+
 def selects(selector: str, value: str | None) -> bool:
     """Whether a label's value satisfies `v`, `!v`, `in(v,w)` or `!in(v,w)`; a missing label satisfies only negations."""
     negated = selector.startswith("!")
@@ -65,15 +73,19 @@ def lacks(bundle: Bundle, node: Node) -> list[str]:
     return missing
 
 
-def shortage(bundle: Bundle, nodes: Sequence[Node]) -> str:
-    """Why a worker with this bundle waits for a place, in one line for the operator."""
-    if not nodes:
+def shortage(bundle: Bundle, room: Room) -> str:
+    """What keeps a worker with this bundle from its place, in one line; empty when its process is merely starting."""
+    if not room.nodes:
         return "there is no living node"
-    nearest = min((lacks(bundle, node) for node in nodes), key=len)
+    nearest = min((lacks(bundle, node) for node in room.nodes), key=len)
     if nearest:
-        return f"no node of {len(nodes)} can hold it; the nearest lacks {', '.join(nearest)}"
-    wanted = ", ".join(f"{name} {n:g}" for name, n in bundle.resources.items()) or "nothing"
-    return f"every node that could hold it is busy (it needs {wanted})"
+        return f"no node of {len(room.nodes)} can hold it; the nearest lacks {', '.join(nearest)}"
+    taken = [
+        f"{name} {room.free.get(name, 0):g} of {want:g}"
+        for name, want in bundle.resources.items()
+        if room.free.get(name, 0) < want
+    ]
+    return f"every node that could hold it is busy; free are {', '.join(taken)}" if taken else ""
 
 
 def cpus_wanted(config: ClusterConfig) -> float:

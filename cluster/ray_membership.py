@@ -16,7 +16,7 @@ from tercet.cluster.ray_runtime import NAMESPACE
 from tercet.cluster.status import FrontDoorReport
 from tercet.wire import Membership
 
-POLL_S = 2.0
+POLL_S = 1.0
 """How long the controller may hold a poll; also the age of the figures in its status."""
 RETRY_S = 0.2
 RETRY_S_MAX = 2.0

@@ -15,7 +15,7 @@ from ray.actor import ActorClass, ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tercet.cluster.fleet import Lodger
-from tercet.cluster.placement import Bundle, Node
+from tercet.cluster.placement import Bundle, Node, Room
 from tercet.cluster.ray_runtime import NAMESPACE
 from tercet.cluster.seat import seat_role
 from tercet.cluster.status import ProcessFigures
@@ -113,9 +113,12 @@ class RayFleet:
     async def found(self) -> list[Lodger]:
         return await asyncio.to_thread(self._found)
 
-    async def nodes(self) -> list[Node]:
-        nodes = await asyncio.to_thread(ray.nodes)
-        return [Node(node["Resources"], node["Labels"]) for node in nodes if node["Alive"]]
+    async def room(self) -> Room:
+        nodes, free = await asyncio.gather(
+            asyncio.to_thread(ray.nodes), asyncio.to_thread(ray.available_resources)
+        )
+        living = [Node(node["Resources"], node["Labels"]) for node in nodes if node["Alive"]]
+        return Room(living, free)
 
     def _found(self) -> list[Lodger]:
         lodgers = []

@@ -21,7 +21,7 @@ from tercet.cluster.events import (
     WorkerUp,
 )
 from tercet.cluster.fleet import Fleet, Lodger, WorkerProcess
-from tercet.cluster.placement import Bundle, shortage
+from tercet.cluster.placement import Bundle, Room, shortage
 from tercet.cluster.seat import Phase, Seat
 from tercet.cluster.state import ClusterState
 from tercet.cluster.status import ProcessFigures, WorkerReport
@@ -89,12 +89,12 @@ class Supervisor:
         seats = list(self.state.seats.values())
         figures = await asyncio.gather(*(self._figures(seat) for seat in seats))
         pending = any(seat.phase is Phase.PENDING for seat in seats)
-        nodes = await self._fleet.nodes() if pending else []
+        room = await self._fleet.room() if pending else Room((), {})
         reports = []
         for seat, own in zip(seats, figures, strict=True):
             reason = seat.reason
             if seat.phase is Phase.PENDING:
-                reason = shortage(Bundle.of(self._config.pools.of(seat.role)), nodes)
+                reason = shortage(Bundle.of(self._config.pools.of(seat.role)), room)
             reports.append(_report(seat, reason, own, self._clock.now_s()))
         return reports
 

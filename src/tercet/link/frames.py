@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from tercet.errors import PeerLost
 
@@ -111,8 +112,8 @@ class Frames(asyncio.Protocol):
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), f"not a stream: {transport!r}"
-        self._transport = transport
+        # Not `isinstance`: uvloop, which Ray runs on, has transports that only behave like asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
         self.heard_s = self.sent_s = self._loop.time()
         transport.set_write_buffer_limits(_OUTBOX_HIGH_BYTES, _OUTBOX_LOW_BYTES)
         sock = transport.get_extra_info("socket")

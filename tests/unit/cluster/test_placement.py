@@ -1,6 +1,6 @@
 import pytest
 
-from tercet.cluster.placement import Bundle, Node, cpus_wanted, lacks, selects, shortage
+from tercet.cluster.placement import Bundle, Node, Room, cpus_wanted, lacks, selects, shortage
 from tercet.config import ClusterConfig, ModelConfig, PoolConfig, Resources
 
 GPU_NODE = Node({"CPU": 8, "GPU": 1}, {"accelerator": "H200", "zone": "a"})
@@ -38,14 +38,18 @@ def test_a_node_lacks_resources_and_labels():
 
 def test_the_shortage_speaks_of_the_node_that_comes_nearest():
     bare = Node({"CPU": 1}, {})
-    line = shortage(Bundle({"CPU": 4, "GPU": 2}, {}), [bare, GPU_NODE])
+    line = shortage(Bundle({"CPU": 4, "GPU": 2}, {}), Room([bare, GPU_NODE], {}))
     assert line == "no node of 2 can hold it; the nearest lacks GPU 1 of 2"
 
 
 def test_a_bundle_that_would_fit_an_idle_node_waits_for_a_busy_one():
-    line = shortage(Bundle({"GPU": 1}, {}), [GPU_NODE])
-    assert line == "every node that could hold it is busy (it needs GPU 1)"
-    assert shortage(Bundle({}, {}), []) == "there is no living node"
+    line = shortage(Bundle({"GPU": 1}, {}), Room([GPU_NODE], {"GPU": 0.5, "CPU": 8}))
+    assert line == "every node that could hold it is busy; free are GPU 0.5 of 1"
+
+
+def test_nothing_is_missing_where_there_is_room():
+    assert shortage(Bundle({"GPU": 1}, {}), Room([GPU_NODE], {"GPU": 1})) == ""
+    assert shortage(Bundle({}, {}), Room([], {})) == "there is no living node"
 
 
 def test_the_cpus_of_a_cluster_of_our_own_cover_everything_the_file_asks_for():
