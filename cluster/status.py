@@ -88,10 +88,14 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether every wanted worker is up and every front door knows the current list."""
+        """Whether every wanted worker is up, and every front door knows and has reached all of them."""
         return (
             bool(self.workers)
             and all(worker.phase is Phase.UP for worker in self.workers)
             and bool(self.front_doors)
-            and all(door.membership_version >= self.membership_version for door in self.front_doors)
+            and all(
+                door.membership_version >= self.membership_version
+                and door.workers == len(self.workers)
+                for door in self.front_doors
+            )
         )

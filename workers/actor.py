@@ -6,6 +6,7 @@ Importing this does not load torch, because the control plane and the front door
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -33,15 +34,15 @@ class WorkerActor:
     def __init__(self, config: bytes, worker: str, incarnation: str, run_dir: str) -> None:
         from tercet.workers.worker import Worker  # noqa: PLC0415 -- loads torch, see above
 
-        directory = Path(run_dir)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run_dir = Path(run_dir)
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._worker = Worker(
             msgspec.msgpack.decode(config, type=ClusterConfig),
             WorkerId(worker),
             Role(worker.rpartition("-")[0]),
             Incarnation(incarnation),
             host=ray.util.get_node_ip_address(),
-            run_dir=directory,
+            run_dir=self._run_dir,
         )
         self._started: asyncio.Task[Endpoint] | None = None
         self._endpoint: Endpoint | None = None
@@ -75,3 +76,7 @@ class WorkerActor:
     async def stop(self) -> None:
         """End the worker in good order; the process is its caller's to kill."""
         await self._worker.stop()
+        with suppress(
+            OSError
+        ):  # not empty while other workers are on this node, gone when the last one was quicker
+            self._run_dir.rmdir()

@@ -1,5 +1,7 @@
 """Brings a whole cluster up and down: Ray, the controller and its workers, the front door on Ray Serve."""
 
+import logging
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from tercet.app.application import application
 from tercet.app.control import ensure_controller
 from tercet.cluster.placement import cpus_wanted
 from tercet.cluster.ray_control import ControllerHandle
-from tercet.cluster.ray_runtime import RayRuntime
+from tercet.cluster.ray_runtime import RayRuntime, run_dir
 from tercet.cluster.status import ClusterStatus
 from tercet.config import ClusterConfig
 from tercet.errors import TercetError, Unavailable
@@ -49,6 +51,7 @@ class Cluster:
         Raises TercetError when a worker is crash-looping, Unavailable after the start timeout.
         """
         deadline_s = time.monotonic() + self.config.control.start_timeout_s
+        last = ""
         while True:
             status = self.controller.status()
             if status.ready:
@@ -58,7 +61,9 @@ class Cluster:
                     raise TercetError(f"{worker.worker} cannot start: {worker.reason}")
             if time.monotonic() >= deadline_s:
                 raise Unavailable(f"not ready in time: {outlook(status)}", READY_POLL_S)
-            report(outlook(status))
+            if (line := outlook(status)) != last:
+                report(line)
+                last = line
             time.sleep(READY_POLL_S)
 
 
@@ -77,6 +82,7 @@ def launch(
         runtime = _connect(config, address)
         killed: list[str] = []
         stack.callback(lambda: killed.extend(runtime.stop()))
+        stack.callback(shutil.rmtree, run_dir(config.name), ignore_errors=True)
         report("starting the controller")
         controller = ensure_controller(config)
         cluster = Cluster(config, runtime, controller)
@@ -89,6 +95,7 @@ def launch(
 
 def open_front_door(config: ClusterConfig) -> None:
     """Start Serve where it does not run yet, and the front door on it; returns when that is up."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
     door = config.front_door
     serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
     serve.run(application(config), name=serve_name(config.name), route_prefix="/")
