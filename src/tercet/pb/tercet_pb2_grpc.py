@@ -67,7 +67,8 @@ class TercetServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateStream(self, request, context):
-        """Generates and answers as text becomes certain. The last message carries `final`.
+        """Generates and answers as text becomes certain. The last message carries `final`. When the call fails, gRPC may drop
+        messages that its client has not read yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

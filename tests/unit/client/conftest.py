@@ -1,0 +1,53 @@
+"""A real gRPC server in front of a service that speaks from a script."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from tercet.client import AsyncClient
+from tercet.router.fake_service import fake_service, saying
+from tercet.router.fake_source import FakeSource
+from tercet.router.rpc import start_grpc
+from tercet.router.service import Service
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait, not for ever, for something that has no event of its own."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - the condition is another part's plain figure
+                await asyncio.sleep(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def source() -> Iterator[FakeSource]:
+    source = FakeSource(saying("Hello, world"))
+    yield source
+    assert source.active == 0, "a generation was not left"
+
+
+@pytest.fixture
+def service(source: FakeSource) -> Iterator[Service]:
+    service = fake_service(source)
+    yield service
+    assert service.active_calls == 0, "a call was not left"
+
+
+@pytest.fixture
+async def target(service: Service) -> AsyncIterator[str]:
+    server, port = await start_grpc(service, "127.0.0.1", 0)
+    yield f"127.0.0.1:{port}"
+    await server.stop(grace=None)
+
+
+@pytest.fixture
+async def client(target: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(target, timeout_s=10.0) as client:
+        yield client
