@@ -27,7 +27,6 @@ from tercet.workers.engine_thread import EngineThread
 from tercet.workers.events import Event
 from tercet.workers.hand_off import Outcome
 from tercet.workers.kv_pool import KvPool
-from tercet.workers.model_runner import ModelRunner
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
 from tercet.workers.switchboard import Switchboard
@@ -39,6 +38,13 @@ SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
 
 LoadRunner = Callable[[ModelConfig, EngineConfig], Runner]
+
+
+def load_model(model: ModelConfig, engine: EngineConfig) -> Runner:
+    """The checkpoint of the cluster file, on its device."""
+    from tercet.workers.model_runner import ModelRunner  # noqa: PLC0415 -- seconds of transformers
+
+    return ModelRunner.load(model, engine)
 
 
 class WorkerFailed(RuntimeError):
@@ -57,7 +63,7 @@ class Worker:
         *,
         host: str,
         run_dir: Path,
-        load_runner: LoadRunner = ModelRunner.load,
+        load_runner: LoadRunner = load_model,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
