@@ -95,7 +95,7 @@ class Choice:
         output = OutputToken(token, self._chars, logprobs)
         self._chars += len(text)
         self._pending.append(_Pending(output, self._chars))
-        checked = self._stop.feed(text, armed=self.generated_tokens > self._min_tokens)
+        checked = self._stop.feed(text, armed=self.generated_tokens >= self._min_tokens)
         self._release(delta, checked.text, stopped=checked.stopped)
         return checked.stopped
 
@@ -103,7 +103,7 @@ class Choice:
         """The generation is over: what was held back is decided now."""
         rest = self._detokenizer.finish()
         self._chars += len(rest)
-        checked = self._stop.feed(rest, armed=self.generated_tokens > self._min_tokens)
+        checked = self._stop.feed(rest, armed=self.generated_tokens >= self._min_tokens)
         self._release(delta, checked.text, stopped=checked.stopped)
         if self.finish is None:
             self._release(delta, self._stop.finish(), stopped=False)

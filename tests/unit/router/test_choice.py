@@ -65,8 +65,10 @@ def test_a_stop_string_in_the_middle_of_a_piece_ends_it_there() -> None:
 
 
 def test_a_stop_string_does_not_count_before_min_tokens() -> None:
-    deltas = feed(choice("a", min_tokens=3), "aaaba", FinishReason.LENGTH)
-    assert text(deltas) == "aaab"
+    subject = choice("a", min_tokens=3)
+    assert text(feed(subject, "aaba")) == "aab"
+    assert subject.generated_tokens == 4
+    assert text(feed(choice("a", min_tokens=3), "aaaba")) == "aa"
 
 
 def test_what_was_held_back_comes_with_the_end() -> None:
