@@ -26,8 +26,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The process whose end is the cluster's end; None when the Ray cluster is not ours."""
     ray_token: str = ""
     """File with the token that Ray asks for; empty when it asks for none."""
-    log: str = ""
-    """Where the server writes when it runs detached."""
+    ready: bool = False
+    """Whether it has been ready once."""
 
     @property
     def alive(self) -> bool:

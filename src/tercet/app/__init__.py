@@ -2,5 +2,19 @@
 
 from tercet.app.application import BuildArgs, application, build
 from tercet.app.launch import Cluster, launch, take_down
+from tercet.app.ports import avoid_taken_ports, check_ports, with_free_ports
+from tercet.app.signals import Asked, asked_to_stop
 
-__all__ = ["BuildArgs", "Cluster", "application", "build", "launch", "take_down"]
+__all__ = [
+    "Asked",
+    "BuildArgs",
+    "Cluster",
+    "application",
+    "asked_to_stop",
+    "avoid_taken_ports",
+    "build",
+    "check_ports",
+    "launch",
+    "take_down",
+    "with_free_ports",
+]

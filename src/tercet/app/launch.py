@@ -2,18 +2,17 @@
 
 import logging
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import msgspec
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 
 from tercet.app.application import application
 from tercet.app.control import ensure_controller
+from tercet.app.ports import with_free_ports
 from tercet.cluster.placement import cpus_wanted
 from tercet.cluster.ray_control import ControllerHandle
 from tercet.cluster.ray_runtime import RayRuntime, run_dir
@@ -76,7 +75,7 @@ def launch(
     Without an address Ray is started on this machine and ended with the cluster; with one (`auto`, or `host:port` of a
     GCS) only what is ours is added to and removed from it. Raises TercetError, ConnectionError.
     """
-    config = with_ports(config)
+    config = with_free_ports(config)
     with ExitStack() as stack:
         report("starting Ray")
         runtime = _connect(config, address)
@@ -131,25 +130,6 @@ def outlook(status: ClusterStatus) -> str:
         f"{w.worker} {w.phase}" + (f" ({w.reason})" if w.reason else "") for w in status.workers
     ]
     return ", ".join(parts) or "waiting for the controller"
-
-
-def with_ports(config: ClusterConfig) -> ClusterConfig:
-    """The configuration with a free HTTP port in place of 0, which Serve would take literally."""
-    door = config.front_door
-    if door.http_port != 0:
-        return config
-    port = free_port(door.host)
-    return msgspec.structs.replace(config, front_door=msgspec.structs.replace(door, http_port=port))
-
-
-def free_port(host: str) -> int:
-    """A port that is free now, outside 10002 to 19999, where Ray puts its workers."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1])
-        if not 10002 <= port <= 19999:
-            return port
 
 
 def _connect(config: ClusterConfig, address: str) -> RayRuntime:

@@ -1,0 +1,145 @@
+"""What can be typed. Every command is a few lines: the work is done by modules that know nothing of a command line.
+
+Exit codes: 0 done; 1 it did not work, or the cluster is not ready; 2 the input is wrong, or there is no such cluster.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tercet import config_file
+from tercet.cli.finding import NotFound, find
+from tercet.cli.serving import down as end_cluster
+from tercet.cli.serving import serve_detached, serve_here
+from tercet.cli.status_tables import status_tables
+from tercet.cluster.run_record import RunBook
+from tercet.demo import run_demo
+from tercet.errors import ConfigError, TercetError
+
+app = typer.Typer(
+    name="tercet",
+    help="Serves large language models from prefill and decode pools on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at cluster files.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+File = Annotated[Path, typer.Option("--file", "-f", help="The cluster file.")]
+Name = Annotated[
+    str, typer.Option("--name", help="The cluster's name; not needed when there is one.")
+]
+Address = Annotated[
+    str,
+    typer.Option("--address", help="A Ray cluster: `auto`, or `host:port` of its GCS."),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option("--run-dir", envvar="TERCET_RUN_DIR", help="Where running clusters are noted."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def serve(
+    file: File,
+    address: Address = "",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready; end it with `tercet down`.")
+    ] = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Serve the model that a cluster file describes, until Ctrl-C; nothing is left then.
+
+    Ray is started on this machine, unless --address names a Ray cluster that runs.
+    """
+    with _told():
+        config = config_file.load(file)
+        start = serve_detached if detach else serve_here
+        start(config, file, address, RunBook(run_dir), Console())
+
+
+@app.command()
+def status(
+    name: Name = "", address: Address = "", as_json: AsJson = False, run_dir: RunDir = None
+) -> None:
+    """Show pools, workers, load, requests in flight and hand-offs. Exit code 1 while not everything is up."""
+    with _told():
+        with find(name, address, RunBook(run_dir)) as controller:
+            now = controller.status()
+        if as_json:
+            sys.stdout.buffer.write(msgspec.json.encode(now) + b"\n")
+        else:
+            Console().print(*status_tables(now), sep="\n")
+    if not now.ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+def down(name: Name = "", address: Address = "", run_dir: RunDir = None) -> None:
+    """End a cluster: requests in flight may finish first, for a few seconds."""
+    with _told():
+        end_cluster(name, address, RunBook(run_dir), Console())
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Go on serving, and say what to try.")
+    ] = False,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The cluster file.")] = Path(
+        "deploy/cluster.yaml"
+    ),
+) -> None:
+    """Start a prefill/decode cluster on this machine, send it a few prompts, and show what it did."""
+    with _told():
+        run_demo(config_file.load(file), Console(), keep=keep)
+
+
+@config_app.command("check")
+def config_check(file: Path) -> None:
+    """Read a cluster file; refuse it with the line and the reason, or say what it asks for."""
+    with _told():
+        config = config_file.load(file)
+    pools = config.pools
+    print(
+        f"{file}: cluster {config.name!r} serves {config.model.name!r} with"
+        f" {pools.prefill.replicas} prefill and {pools.decode.replicas} decode workers"
+    )
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of cluster files, for editors."""
+    print(json.dumps(config_file.schema(), indent=2))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors that are ours become one line and an exit code; anything else is a bug and shows its traceback."""
+    try:
+        yield
+    except (ConfigError, NotFound) as exc:
+        _complain(exc)
+        raise typer.Exit(2) from exc
+    except (TercetError, ConnectionError) as exc:
+        _complain(exc)
+        raise typer.Exit(1) from exc
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+
+
+def main() -> None:
+    """Entry point of the `tercet` command."""
+    app()

@@ -1,0 +1,111 @@
+"""A cluster's status as tables for people."""
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tercet.cluster.seat import Phase
+from tercet.cluster.status import ClusterStatus, WorkerReport
+from tercet.wire import LoadReport
+
+COLOURS = {
+    Phase.UP: "green",
+    Phase.STARTING: "yellow",
+    Phase.PENDING: "yellow",
+    Phase.BACKOFF: "red",
+    Phase.STOPPING: "yellow",
+}
+INCARNATION_CHARS = 8
+STORY_LINES = 5
+
+
+def status_tables(status: ClusterStatus) -> list[RenderableType]:
+    """What `tercet status` prints, top to bottom."""
+    state = Text("ready", "green") if status.ready else Text("not ready", "yellow")
+    head = Text.assemble(
+        (status.cluster, "bold"),
+        " is ",
+        state,
+        f"; HTTP at http://{status.http}, membership version {status.membership_version}",
+    )
+    parts: list[RenderableType] = [head, _workers(status), _hand_offs(status), _doors(status)]
+    trouble = [w for w in status.workers if w.reason]
+    parts += [Text(f"{w.worker}: {_trouble(w)}", "yellow") for w in trouble]
+    if trouble:
+        parts += [Text(line, "dim") for line in status.story[-STORY_LINES:]]
+    return parts
+
+
+def _workers(status: ClusterStatus) -> Table:
+    table = Table("worker", "phase", "incarnation", "pid", "restarts", title="Pools")
+    table.title_justify = "left"
+    for name in ("waiting", "running", "pulling", "held", "KV blocks", "doors"):
+        table.add_column(name, justify="right")
+    for worker in status.workers:
+        phase = Text(f"{worker.phase} {_ago(worker.phase_s)}", COLOURS[worker.phase])
+        figures = worker.figures
+        cells = [worker.incarnation[:INCARNATION_CHARS]]
+        cells += [str(figures.pid) if figures else "", str(worker.restarts)]
+        load = _load(worker)
+        if load is not None and figures is not None and figures.worker is not None:
+            used = f"{load.blocks_used}/{load.blocks_total}"
+            cells += [str(n) for n in (load.waiting, load.running, load.pulling, load.holding)]
+            cells += [used, str(figures.worker.sessions)]
+        table.add_row(worker.worker, phase, *cells)
+    return table
+
+
+def _hand_offs(status: ClusterStatus) -> Table:
+    table = Table("worker", title="Hand-offs since each worker's start")
+    table.title_justify = "left"
+    for name in ("pulls", "MiB pulled", "GB/s", "failed", "committed", "recomputed", "quarantined"):
+        table.add_column(name, justify="right")
+    for worker in status.workers:
+        load = _load(worker)
+        if load is None or worker.figures is None or worker.figures.worker is None:
+            continue
+        outcomes = worker.figures.worker
+        rate = f"{load.pull_bytes / load.pull_s / 1e9:.2f}" if load.pull_s else "-"
+        table.add_row(
+            worker.worker,
+            str(load.pulls),
+            f"{load.pull_bytes / 2**20:.2f}",
+            rate,
+            str(load.pull_failures),
+            str(outcomes.committed),
+            str(outcomes.recomputed),
+            str(load.quarantined_blocks),
+        )
+    return table
+
+
+def _doors(status: ClusterStatus) -> Table:
+    table = Table("front door", "gRPC", title="Front doors")
+    table.title_justify = "left"
+    for name in ("pid", "in flight", "queued", "turned away", "workers"):
+        table.add_column(name, justify="right")
+    for door in status.front_doors:
+        figures = (door.pid, door.in_flight, door.queued, door.turned_away, door.workers)
+        table.add_row(door.front_door, door.grpc, *(str(figure) for figure in figures))
+    return table
+
+
+def _load(worker: WorkerReport) -> LoadReport | None:
+    own = worker.figures.worker if worker.figures is not None else None
+    return own.load if own is not None else None
+
+
+def _trouble(worker: WorkerReport) -> str:
+    if worker.crash_looping:
+        return f"crash-looping, {worker.failures} failures in a row; the last: {worker.reason}"
+    return (
+        f"waiting: {worker.reason}"
+        if worker.phase is Phase.PENDING
+        else f"last ended by: {worker.reason}"
+    )
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
