@@ -84,6 +84,8 @@ class Worker:
         self._closing: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._compat = ""
+        self.endpoint: Endpoint | None = None
+        """Where the worker listens; None until it does."""
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Worker:
             await self.stop()
             raise
         self._beating = asyncio.create_task(self._beat(self._board))
-        return Endpoint(
+        self.endpoint = Endpoint(
             self._worker,
             self._incarnation,
             self._role,
@@ -110,6 +112,7 @@ class Worker:
             self._host_id,
             "" if self._config.link.tls else str(self._unix),
         )
+        return self.endpoint
 
     async def wait(self) -> None:
         """Returns when the worker was stopped; raises `WorkerFailed` when it cannot go on."""

@@ -1,0 +1,129 @@
+"""The engine in its own thread: events of a step in one piece, wakes by commands, ends when told, fails loudly."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tercet.clock import MonotonicClock
+from tercet.config import EngineConfig
+from tercet.ids import Epoch, RequestId
+from tercet.request import RequestSpec, Sampling
+from tercet.wire import Tokens
+from tercet.workers.engine import Engine
+from tercet.workers.engine_thread import UNDELIVERED_STEPS_MAX, EngineThread
+from tercet.workers.events import Drop, Ended, Event, Run, Said
+from tercet.workers.toy_runner import ToyRunner
+
+CONFIG = EngineConfig(kv_blocks=64)
+
+
+def run(name: str, max_tokens: int = 5) -> Run:
+    spec = RequestSpec(RequestId(name), [1, 2, 3], Sampling(max_tokens=max_tokens))
+    return Run(spec, Epoch(0), "owner")
+
+
+class Watched:
+    """An engine thread and everything it delivered."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[Event]] = []
+        self.crashes: list[BaseException] = []
+        self.changed = asyncio.Event()
+        self.crashed = asyncio.Event()
+        self.thread = EngineThread(self.open, self.deliver, self.crash, "test")
+        self.sabotage: BaseException | None = None
+
+    def open(self) -> Engine:
+        if self.sabotage is not None:
+            raise self.sabotage
+        return Engine(ToyRunner(CONFIG), CONFIG, MonotonicClock())
+
+    def crash(self, exc: BaseException) -> None:
+        self.crashes.append(exc)
+        self.crashed.set()
+
+    def deliver(self, events: list[Event]) -> None:
+        self.steps.append(events)
+        self.changed.set()
+
+    async def ended(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while sum(isinstance(e, Ended) for step in self.steps for e in step) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[Watched]:
+    watched = Watched()
+    yield watched
+    await watched.thread.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine test"]
+
+
+async def test_requests_run_to_their_end_and_the_engine_sleeps(watched):
+    await watched.thread.start()
+    watched.thread.post(run("a"), run("b"))
+    await watched.ended(2)
+    assert not any(step == [] for step in watched.steps)
+    tokens = [
+        event.message
+        for step in watched.steps
+        for event in step
+        if isinstance(event, Said) and isinstance(event.message, Tokens)
+    ]
+    assert sum(len(message.tokens) for message in tokens) == 10
+    used_s = time.process_time()
+    await asyncio.sleep(0.2)
+    assert time.process_time() - used_s < 0.1, "an idle engine costs nothing"
+    assert watched.thread.load.running == 0
+
+
+async def test_both_requests_of_a_step_are_delivered_together(watched):
+    await watched.thread.start()
+    watched.thread.post(run("a"), run("b"))
+    await watched.ended(2)
+    last = [event for event in watched.steps[-1] if isinstance(event, Ended)]
+    assert {event.request for event in last} == {"a", "b"}
+
+
+async def test_a_drop_reaches_a_running_request(watched):
+    await watched.thread.start()
+    watched.thread.post(run("a", max_tokens=4000))
+    await asyncio.sleep(0.05)
+    watched.thread.post(Drop(RequestId("a"), Epoch(0)))
+    await watched.ended(1)
+
+
+async def test_the_engine_does_not_run_away_from_a_loop_that_is_busy(watched, monkeypatch):
+    engine = await watched.thread.start()
+    steps, step = itertools.count(), engine.step
+    monkeypatch.setattr(engine, "step", lambda: (next(steps), step())[1])
+    watched.thread.post(run("a", max_tokens=500))
+    time.sleep(1.0)  # noqa: ASYNC251 -- the loop is blocked on purpose
+    assert next(steps) == UNDELIVERED_STEPS_MAX
+    await watched.ended(1)
+    assert len(watched.steps) == 500
+
+
+async def test_an_engine_that_cannot_be_opened_fails_the_start(watched):
+    watched.sabotage = ValueError("no such model")
+    with pytest.raises(ValueError, match="no such model"):
+        await watched.thread.start()
+
+
+async def test_a_bug_in_the_engine_is_reported_and_ends_the_thread(watched, monkeypatch):
+    engine = await watched.thread.start()
+
+    def fail() -> list[Event]:
+        raise AssertionError("a block is lost")
+
+    monkeypatch.setattr(engine, "step", fail)
+    watched.thread.post(run("a"))
+    async with asyncio.timeout(5):
+        await watched.crashed.wait()
+    assert str(watched.crashes[0]) == "a block is lost"
