@@ -116,8 +116,8 @@ class Exports:
     # ---- from the front door -----------------------------------------------------------------------------------------
 
     def open(self, request: RequestId, epoch: Epoch, owner: str) -> None:
-        """A request was given to the engine, to be handed off after its first token."""
-        self._exports[request, epoch] = Export(request, epoch, owner)
+        """A request is given to the engine, to be handed off after its first token. Idempotent, as the engine is."""
+        self._exports.setdefault((request, epoch), Export(request, epoch, owner))
 
     def owner_lost(self, owner: str) -> list[Command]:
         """A front door is gone: nobody will bind a destination to what is held for it."""

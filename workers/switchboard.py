@@ -79,9 +79,10 @@ class Switchboard:
         """Everything that happened in one step; what concerns one session leaves as one frame."""
         for event in step:
             match event:
-                case events.Said():
-                    self.sessions.post(event.owner, event.message)
-                    self.readers.on_engine(event)
+                case events.Said(owner=owner, message=message):
+                    self.sessions.post(owner, message)
+                    if isinstance(message, wire.Tokens) and message.finish is not None:
+                        self.readers.on_engine(event)
                 case events.Reserved():
                     self.adoptions.on_engine(event)
                 case events.Published() | events.Held():

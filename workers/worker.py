@@ -4,8 +4,10 @@ Knows nothing of Ray: whoever calls `start` owns the process.
 """
 
 import asyncio
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tercet.clock import Clock, MonotonicClock
@@ -33,6 +35,8 @@ from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.backends import backend
 from tercet.workers.transfer.base import HOST, Memory, TransferEvent
 from tercet.workers.transfer.thread import TransferThread
+
+logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
@@ -232,19 +236,28 @@ class Worker:
     # ---- events ------------------------------------------------------------------------------------------------------
 
     def _on_engine(self, step: list[Event]) -> None:
-        if self._board is not None:
-            self._board.on_engine(step)
+        with self._failing_loudly():
+            if self._board is not None:
+                self._board.on_engine(step)
 
     def _on_transfer(self, event: TransferEvent) -> None:
-        if self._board is not None:
-            self._board.on_transfer(event)
+        with self._failing_loudly():
+            if self._board is not None:
+                self._board.on_transfer(event)
 
     async def _beat(self, board: Switchboard) -> None:
-        try:
+        with self._failing_loudly():
             while True:
                 board.beat(self._role)
                 await asyncio.sleep(self._config.link.report_period_s)
+
+    @contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        """The event loop would log a bug of ours and go on, with requests that hang."""
+        try:
+            yield
         except Exception as exc:
+            logger.exception("%s has failed", self._worker)
             self._fail(exc)
 
     def _fail(self, exc: BaseException) -> None:

@@ -138,6 +138,8 @@ class TransferThread:
         except BaseException as exc:
             self._crashed(exc)
         finally:
+            for pulls in (self._queued, self._active, self._lingering):
+                pulls.clear()  # reads know the agent, which must not outlive this thread
             agent.close()
 
     def _describe(self, agent: Agent) -> KvRegion:

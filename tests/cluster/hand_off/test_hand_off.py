@@ -103,6 +103,16 @@ async def test_a_read_from_a_frozen_source_is_quarantined_until_it_has_ended(sta
     await source.idle()
 
 
+async def test_a_destination_stops_although_a_read_from_a_frozen_source_will_not_end(stage):
+    Slow.prepare(stage)
+    source, destination = await stage.pair()
+    spec = stage.request("r", prompt_tokens=1200, max_tokens=3)
+    await Slow.pull_in_flight(stage, source, destination, spec)
+    source.signal(signal.SIGSTOP)
+    await destination.stop()
+    source.signal(signal.SIGCONT)
+
+
 async def test_a_source_killed_amid_a_read_costs_no_token(stage):
     Slow.prepare(stage)
     source, destination = await stage.pair()

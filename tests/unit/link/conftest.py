@@ -1,6 +1,7 @@
 """A worker's listening side and the means to reach it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,25 @@ class Host:
 
 
 @pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    host = Host(tmp_path)
-    yield host
-    for server in host.servers:
-        await server.close()
-        assert server.links == 0
-    assert not host.unix.exists()
+def own_host(tmp_path: Path) -> Callable[[], AbstractAsyncContextManager[Host]]:
+    """For tests that choose their own event loop."""
+
+    @asynccontextmanager
+    async def open_host() -> AsyncIterator[Host]:
+        host = Host(tmp_path)
+        yield host
+        for server in host.servers:
+            await server.close()
+            assert server.links == 0
+        assert not host.has_socket
+
+    return open_host
+
+
+@pytest.fixture
+async def host(own_host: Callable[[], AbstractAsyncContextManager[Host]]) -> AsyncIterator[Host]:
+    async with own_host() as host:
+        yield host
 
 
 @pytest.fixture

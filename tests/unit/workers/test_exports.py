@@ -61,6 +61,12 @@ def test_a_reader_that_comes_last_gets_it_all_at_once(exports):
     ]
 
 
+def test_an_order_given_twice_does_not_forget_what_was_published(exports):
+    exports.on_engine(published(0, 5, tokens=16), 1)
+    exports.open(R, E, "f")
+    assert exports.on_reader("d", Pull(R, E, 0), 2) == [ToReader("d", ready(0, 5, tokens=16))]
+
+
 def test_blocks_the_reader_holds_are_not_offered(exports):
     exports.on_engine(published(0, 5, 6, 7, tokens=48), 1)
     assert exports.on_reader("d", Pull(R, E, 2), 1) == [ToReader("d", ready(2, 7, tokens=48))]
