@@ -155,7 +155,7 @@ async def _answer(reference: Awaitable[T]) -> T:
 
 
 def _short(text: str) -> str:
-    """One line of it: Ray explains a dead actor in twenty, of which the cause matters."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = [line for line in lines if "exit detail" in line or "died because" in line]
-    return (cause or lines or ["no reason given"])[-1][:REASON_CHARS_MAX]
+    """One line of it: Ray explains a dead actor in twenty, of which the exit detail matters."""
+    line = " ".join(text.split())
+    detail = line.rpartition("Worker exit detail: ")[2] or line
+    return detail.partition(" Some common causes")[0][:REASON_CHARS_MAX]

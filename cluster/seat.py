@@ -107,6 +107,11 @@ class Seat:
         self.restarts += 1
 
 
+def seat_order(seat: Seat) -> tuple[int, int]:
+    """Sorts seats as people read them: prefill first, then by their place in the pool."""
+    return list(Role).index(seat.role), seat_index(seat.worker)
+
+
 def backoff_s(failures: int, control: ControlConfig) -> float:
     """Seconds to wait after the given number of failures in a row: 0, b, 2b, 4b … up to the maximum."""
     if failures <= 1:

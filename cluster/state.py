@@ -20,7 +20,7 @@ from tercet.cluster.events import (
     WorkerLost,
     WorkerUp,
 )
-from tercet.cluster.seat import Phase, Seat, seat_index, seat_name, seat_role
+from tercet.cluster.seat import Phase, Seat, seat_index, seat_name, seat_order, seat_role
 from tercet.config import ControlConfig
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
@@ -170,7 +170,7 @@ class ClusterState:
         yield Publish(self.membership)
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
-        seats = sorted(self.seats.values(), key=lambda s: (s.role, seat_index(s.worker)))
+        seats = sorted(self.seats.values(), key=seat_order)
         return tuple(seat.endpoint for seat in seats if seat.endpoint is not None)
 
     def _tell(self, now_s: float, worker: WorkerId, what: str) -> None:

@@ -22,7 +22,7 @@ from tercet.cluster.events import (
 )
 from tercet.cluster.fleet import Fleet, Lodger, WorkerProcess
 from tercet.cluster.placement import Bundle, Room, shortage
-from tercet.cluster.seat import Phase, Seat
+from tercet.cluster.seat import Phase, Seat, seat_order
 from tercet.cluster.state import ClusterState
 from tercet.cluster.status import ProcessFigures, WorkerReport
 from tercet.config import ClusterConfig
@@ -86,7 +86,7 @@ class Supervisor:
 
     async def reports(self) -> list[WorkerReport]:
         """What there is to say about every seat; bounded by `FIGURES_TIMEOUT_S`."""
-        seats = list(self.state.seats.values())
+        seats = sorted(self.state.seats.values(), key=seat_order)
         figures = await asyncio.gather(*(self._figures(seat) for seat in seats))
         pending = any(seat.phase is Phase.PENDING for seat in seats)
         room = await self._fleet.room() if pending else Room((), {})

@@ -40,7 +40,7 @@ def note(name: str, book: RunBook) -> RunRecord:
     if name:
         record = book.read(name)
         if record is None:
-            raise NotFound(f"no cluster {name!r} runs here; {_known(book)}")
+            raise NotFound(f"no cluster is called {name!r}; {_known(book)}")
         return record
     records = book.all()
     if len(records) != 1:
@@ -51,8 +51,8 @@ def note(name: str, book: RunBook) -> RunRecord:
 def _known(book: RunBook) -> str:
     names = [record.name for record in book.all()]
     if names:
-        return f"pass --name; running here: {', '.join(names)}"
-    return "start one with `tercet serve -f cluster.yaml`, or pass --address for one on another Ray cluster"
+        return f"running here: {', '.join(names)}; choose one with --name"
+    return "no cluster runs here; start one with `tercet serve -f cluster.yaml`, or pass --address for one on another Ray cluster"
 
 
 def _only(names: list[str], address: str) -> str:

@@ -1,5 +1,6 @@
 """A cluster's status as tables for people."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ COLOURS = {
     Phase.STOPPING: "yellow",
 }
 INCARNATION_CHARS = 8
+NAME_CHARS = 13
 STORY_LINES = 5
 
 
@@ -37,35 +39,33 @@ def status_tables(status: ClusterStatus) -> list[RenderableType]:
 
 
 def _workers(status: ClusterStatus) -> Table:
-    table = Table("worker", "phase", "incarnation", "pid", "restarts", title="Pools")
-    table.title_justify = "left"
-    for name in ("waiting", "running", "pulling", "held", "KV blocks", "doors"):
+    table = _table("Pools", "worker", "phase", "incarnation", "pid", "restarts")
+    for name in ("wait", "run", "pull", "held", "KV blocks"):
         table.add_column(name, justify="right")
     for worker in status.workers:
-        phase = Text(f"{worker.phase} {_ago(worker.phase_s)}", COLOURS[worker.phase])
         figures = worker.figures
+        age_s = worker.phase_s if figures is None else figures.up_s
+        phase = Text(f"{worker.phase} {_ago(age_s)}", COLOURS[worker.phase])
         cells = [worker.incarnation[:INCARNATION_CHARS]]
         cells += [str(figures.pid) if figures else "", str(worker.restarts)]
         load = _load(worker)
-        if load is not None and figures is not None and figures.worker is not None:
-            used = f"{load.blocks_used}/{load.blocks_total}"
+        if load is not None:
             cells += [str(n) for n in (load.waiting, load.running, load.pulling, load.holding)]
-            cells += [used, str(figures.worker.sessions)]
+            cells.append(f"{load.blocks_used}/{load.blocks_total}")
         table.add_row(worker.worker, phase, *cells)
     return table
 
 
 def _hand_offs(status: ClusterStatus) -> Table:
-    table = Table("worker", title="Hand-offs since each worker's start")
-    table.title_justify = "left"
-    for name in ("pulls", "MiB pulled", "GB/s", "failed", "committed", "recomputed", "quarantined"):
+    table = _table("Hand-offs since each worker's start", "worker")
+    for name in ("pulls", "MiB pulled", "GB/s", "failed", "committed", "recomputed", "held back"):
         table.add_column(name, justify="right")
     for worker in status.workers:
         load = _load(worker)
         if load is None or worker.figures is None or worker.figures.worker is None:
             continue
         outcomes = worker.figures.worker
-        rate = f"{load.pull_bytes / load.pull_s / 1e9:.2f}" if load.pull_s else "-"
+        rate = f"{load.pull_bytes / load.pull_s / 1e9:.2g}" if load.pull_s else "-"
         table.add_row(
             worker.worker,
             str(load.pulls),
@@ -80,14 +80,24 @@ def _hand_offs(status: ClusterStatus) -> Table:
 
 
 def _doors(status: ClusterStatus) -> Table:
-    table = Table("front door", "gRPC", title="Front doors")
-    table.title_justify = "left"
+    table = _table("Front doors", "front door", "gRPC")
     for name in ("pid", "in flight", "queued", "turned away", "workers"):
         table.add_column(name, justify="right")
     for door in status.front_doors:
         figures = (door.pid, door.in_flight, door.queued, door.turned_away, door.workers)
-        table.add_row(door.front_door, door.grpc, *(str(figure) for figure in figures))
+        table.add_row(door.front_door[:NAME_CHARS], door.grpc, *(str(figure) for figure in figures))
     return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+    )
 
 
 def _load(worker: WorkerReport) -> LoadReport | None:

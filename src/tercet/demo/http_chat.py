@@ -35,6 +35,7 @@ class _Ask(msgspec.Struct, frozen=True):
     messages: Sequence[ChatMessage]
     model: str
     max_tokens: int
+    temperature: float = 0.0
     stream: bool = True
 
 

@@ -28,8 +28,10 @@ class Question:
 
     @property
     def text(self) -> str:
-        """Its last message, for the screen."""
-        return self.messages[-1]["content"]
+        """Its last message, for the screen, and how much came before."""
+        before = len(self.messages) // 2
+        said = f" (after {before} exchange{'s' * (before > 1)})" if before else ""
+        return self.messages[-1]["content"] + said
 
 
 def ask(door: Door, *turns: str) -> Question:
@@ -51,8 +53,8 @@ QUESTIONS = (
     ),
     ask(
         Door.GRPC,
-        "My name is Ada.",
-        "Nice to meet you, Ada!",
+        "My name is Anna.",
+        "Nice to meet you, Anna!",
         "Sort these numbers: 71, 8, 34, 90, 15",
         "8, 15, 34, 71, 90",
         "Spell the word window backwards.",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tercet.app import Asked, Cluster, asked_to_stop, avoid_taken_ports, launch
-from tercet.client import Client
+from tercet.client import Client, Options
 from tercet.cluster.process_tree import descendants
 from tercet.config import ClusterConfig
 from tercet.demo.http_chat import records, stream_chat
@@ -17,7 +17,7 @@ from tercet.demo.table import request_table
 from tercet.errors import TercetError
 from tercet.ids import RequestId
 
-ANSWER_TOKENS_MAX = 64
+ANSWER_TOKENS_MAX = 128
 KEEP_POLL_S = 1.0
 
 
@@ -85,7 +85,8 @@ def _answer(
         model = cluster.config.model.name
         yield from stream_chat(cluster.http, model, question.messages, ANSWER_TOKENS_MAX)
         return
-    with client.stream(messages=question.messages, max_tokens=ANSWER_TOKENS_MAX) as stream:
+    options = Options(max_tokens=ANSWER_TOKENS_MAX, temperature=0.0)
+    with client.stream(messages=question.messages, **options) as stream:
         for delta in stream:
             assert stream.request_id is not None, "a delta without a request"
             yield stream.request_id, delta.text

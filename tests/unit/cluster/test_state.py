@@ -155,9 +155,9 @@ def test_a_new_controller_adopts_the_living_and_publishes_nothing_until_it_knows
     assert state.handle(Found(P0, p.incarnation, p), 0.0) == []
     assert state.handle(Found(D0, d.incarnation, d), 0.0) == []
     assert state.handle(Found(D1, Incarnation("old-d1")), 0.0) == []
-    assert state.handle(Desired(1, 2), 0.1) == [Publish(Membership(101, (d, p)))]
+    assert state.handle(Desired(1, 2), 0.1) == [Publish(Membership(101, (p, d)))]
     late = endpoint(D1, Incarnation("old-d1"))
-    assert state.handle(WorkerUp(late), 1.0) == [Publish(Membership(102, (d, late, p)))]
+    assert state.handle(WorkerUp(late), 1.0) == [Publish(Membership(102, (p, d, late)))]
 
 
 def test_an_adopted_worker_that_nobody_wants_is_stopped(state):
@@ -231,4 +231,4 @@ def test_whatever_happens_the_wish_is_met_when_peace_returns(moves):
             state.handle(Placed(seat.worker, seat.incarnation), now_s)
             state.handle(WorkerUp(bring), now_s)
         state.validate()
-    assert [e.worker for e in state.membership.workers] == [D0, D1, P0]
+    assert [e.worker for e in state.membership.workers] == [P0, D0, D1]
