@@ -12,21 +12,19 @@ from pathlib import Path
 
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig, EngineConfig, ModelConfig
+from tercet.errors import TercetError
 from tercet.ids import Incarnation, WorkerId
 from tercet.link import LinkServer, host_id
 from tercet.role import Role
 from tercet.wire import (
-    PROTOCOL_VERSION,
     DestinationMessage,
     Endpoint,
     FrontDoorMessage,
-    Hello,
-    Refuse,
-    Welcome,
 )
 from tercet.workers.engine import Engine
 from tercet.workers.engine_thread import EngineThread
 from tercet.workers.events import Event
+from tercet.workers.greeting import Greeting
 from tercet.workers.hand_off import Outcome
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.runner import Runner
@@ -51,7 +49,7 @@ def load_model(model: ModelConfig, engine: EngineConfig) -> Runner:
     return ModelRunner.load(model, engine)
 
 
-class WorkerFailed(RuntimeError):
+class WorkerFailed(TercetError):
     """One of the worker's threads ended by an exception; the process is of no use any more."""
 
 
@@ -87,7 +85,6 @@ class Worker:
         self._beating: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] | None = None
-        self._compat = ""
         self.endpoint: Endpoint | None = None
         """Where the worker listens; None until it does."""
 
@@ -98,11 +95,17 @@ class Worker:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._over = asyncio.get_running_loop().create_future()
         try:
-            engine = await self._engine.start()
-            self._compat = engine.runner.compat
-            self._transfer = await self._open_transfer(engine.runner.kv)
-            self._board = self._open_board(self._transfer, engine.runner.kv)
-            port = await self._listen(self._board)
+            runner = (await self._engine.start()).runner
+            self._transfer = await self._open_transfer(runner.kv)
+            greeting = Greeting(
+                self._config.name,
+                self._worker,
+                self._incarnation,
+                runner.compat,
+                self._transfer.region,
+            )
+            self._board = self._open_board(self._transfer, runner.kv, greeting)
+            port = await self._listen(self._board, greeting)
         except BaseException:
             await self.stop()
             raise
@@ -188,20 +191,20 @@ class Worker:
         await asyncio.to_thread(transfer.start)
         return transfer
 
-    def _open_board(self, transfer: TransferThread, kv: KvPool) -> Switchboard:
+    def _open_board(self, transfer: TransferThread, kv: KvPool, greeting: Greeting) -> Switchboard:
         return Switchboard(
             self._config,
             self._engine,
             transfer,
-            self._hello,
+            greeting.hello,
             block_tokens=kv.geometry.block_tokens,
             host_id=self._host_id,
             clock=self._clock,
         )
 
-    async def _listen(self, board: Switchboard) -> int:
+    async def _listen(self, board: Switchboard, greeting: Greeting) -> int:
         self._server = LinkServer(
-            self._greet,
+            greeting.answer,
             board.serve,
             FrontDoorMessage | DestinationMessage,
             self._config.link,
@@ -209,29 +212,6 @@ class Worker:
             incarnation=self._incarnation,
         )
         return await self._server.listen(self._host, 0, self._unix)
-
-    def _greet(self, hello: Hello) -> Welcome | Refuse:
-        assert self._transfer is not None, "listening before the transfer is open"
-        kv = None
-        if hello.compat:
-            if hello.compat != self._compat:
-                return Refuse(
-                    f"KV of {hello.sender} ({hello.compat}) is not KV of {self._worker} ({self._compat})"
-                )
-            kv = self._transfer.region
-        return Welcome(PROTOCOL_VERSION, self._worker, self._incarnation, kv)
-
-    def _hello(self, source: Endpoint) -> Hello:
-        assert self._transfer is not None, "adopting before the transfer is open"
-        return Hello(
-            PROTOCOL_VERSION,
-            self._config.name,
-            self._worker,
-            self._incarnation,
-            source.incarnation,
-            self._compat,
-            self._transfer.region.agent,
-        )
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
