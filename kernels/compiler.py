@@ -22,6 +22,7 @@ FLAGS = (
     "-mprefer-vector-width=512",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-Wno-psabi",
     "-fopenmp",
     "-fPIC",
     "-shared",
@@ -30,7 +31,7 @@ FLAGS = (
 
 
 class CompilerUnavailable(Exception):
-    """There is no C++ compiler here, or it cannot compile for this machine; carries what it said."""
+    """There is no g++ here (the sources use its vector extensions), or it cannot compile for this machine; carries what it said."""
 
 
 def load_library(source: Path, cache: Path | None = None) -> ctypes.CDLL:
@@ -38,9 +39,9 @@ def load_library(source: Path, cache: Path | None = None) -> ctypes.CDLL:
 
     `cache` defaults to `$XDG_CACHE_HOME/tercet/kernels`. Raises CompilerUnavailable.
     """
-    compiler = shutil.which("g++") or shutil.which("clang++")
+    compiler = shutil.which("g++")
     if compiler is None:
-        raise CompilerUnavailable("no g++ or clang++ on the path")
+        raise CompilerUnavailable("no g++ on the path")
     folder = cache if cache is not None else default_cache()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     library = folder / f"{source.stem}-{_fingerprint(source, compiler)}.so"

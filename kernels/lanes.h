@@ -8,7 +8,13 @@
 
 namespace {
 
+#ifdef __AVX512F__
 constexpr int LANES = 16;  // floats a vector register
+constexpr int TILE_COLUMNS = 4;  // registers that one row of a product may hold beside those of five others
+#else
+constexpr int LANES = 8;
+constexpr int TILE_COLUMNS = 2;
+#endif
 
 using bf16 = uint16_t;
 
@@ -26,31 +32,30 @@ inline void store(bf16& to, float x) {  // round to nearest, ties to even
   to = x == x ? bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : bf16(0x7fc0);  // a NaN must not round to a number
 }
 
-// A register of LANES floats; the compiler splits it where registers are narrower.
+// A register of LANES floats.
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t LaneInts __attribute__((vector_size(4 * LANES)));
 
 inline Lanes& lanes(float* at) { return *reinterpret_cast<Lanes*>(at); }
 inline const Lanes& lanes(const float* at) { return *reinterpret_cast<const Lanes*>(at); }
 
-// The lanes with their index bit `B` flipped: four of these fold a register in four steps instead of sixteen.
+// The lanes with their index bit `B` flipped: log2(LANES) of these fold a register.
 template <int B>
 inline Lanes flipped(Lanes v) {
-  return __builtin_shuffle(v, LaneInts{0 ^ B, 1 ^ B, 2 ^ B, 3 ^ B, 4 ^ B, 5 ^ B, 6 ^ B, 7 ^ B, 8 ^ B, 9 ^ B, 10 ^ B,
-                                       11 ^ B, 12 ^ B, 13 ^ B, 14 ^ B, 15 ^ B});
+  LaneInts index{};
+  for (int l = 0; l < LANES; ++l) index[l] = l ^ B;
+  return __builtin_shuffle(v, index);
 }
+template <int B = LANES / 2>
 inline float total(Lanes v) {
-  v += flipped<8>(v);
-  v += flipped<4>(v);
-  v += flipped<2>(v);
-  return v[0] + v[1];
+  if constexpr (B == 0) return v[0];
+  else return total<B / 2>(v + flipped<B>(v));
 }
 inline Lanes larger(Lanes a, Lanes b) { return a > b ? a : b; }
+template <int B = LANES / 2>
 inline float maximum(Lanes v) {
-  v = larger(v, flipped<8>(v));
-  v = larger(v, flipped<4>(v));
-  v = larger(v, flipped<2>(v));
-  return std::max(v[0], v[1]);
+  if constexpr (B == 0) return v[0];
+  else return maximum<B / 2>(larger(v, flipped<B>(v)));
 }
 
 // Copies a row to fp32. The tail behind the head dim is never written and stays zero.

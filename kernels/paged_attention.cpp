@@ -91,7 +91,8 @@ template <int R>
 void multiply_rows(const float* a, int64_t a_row, const float* b, int64_t b_row, float* c, int64_t c_row, int depth,
                    int columns) {
   int j = 0;
-  for (; j + 4 * LANES <= columns; j += 4 * LANES) multiply_tile<R, 4>(a, a_row, b + j, b_row, c + j, c_row, depth);
+  for (; j + TILE_COLUMNS * LANES <= columns; j += TILE_COLUMNS * LANES)
+    multiply_tile<R, TILE_COLUMNS>(a, a_row, b + j, b_row, c + j, c_row, depth);
   for (; j < columns; j += LANES) multiply_tile<R, 1>(a, a_row, b + j, b_row, c + j, c_row, depth);
 }
 

@@ -6,6 +6,7 @@ S positions of one request, R requests. In norms D is any last axis. A name's su
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.kernels.softmax_rule import SoftmaxRule
@@ -46,6 +47,14 @@ def rms_norm(x_ND: torch.Tensor, scale_D: torch.Tensor, eps: float) -> torch.Ten
     wide_ND = x_ND.float()
     factor_N1 = torch.rsqrt(wide_ND.pow(2).mean(-1, keepdim=True) + eps)
     return (wide_ND * factor_N1 * scale_D).to(x_ND.dtype)
+
+
+def packed_linear(
+    x_MK: torch.Tensor, packed: torch.Tensor, bias_N: torch.Tensor | None, columns: int
+) -> torch.Tensor:
+    """`x W^T + bias` for a weight packed as `[panels, K / s, panel, s]`, computed in fp32."""
+    weight_NK = packed.transpose(1, 2).flatten(2).flatten(0, 1)[:columns]
+    return F.linear(x_MK.float(), weight_NK.float(), bias_N).to(x_MK.dtype)
 
 
 def _attend(

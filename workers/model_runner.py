@@ -62,7 +62,7 @@ class ModelRunner:
         tokens = _check_prompt(int(checkpoint.config.vocab_size), min(CHECK_TOKENS, room))
         ends = sorted({max(1, len(tokens) // 2), max(1, len(tokens) - 1), len(tokens)})
         expected = eager_logits(checkpoint.model, tokens, [end - 1 for end in ends])
-        accelerate_linears(checkpoint.model)
+        accelerate_linears(checkpoint.model, engine.threads)
         accelerate_norms(checkpoint.model)
         sightings = find_attention_layers(checkpoint.model, checkpoint.config)
         runner = cls(checkpoint, sightings, engine)

@@ -1,11 +1,17 @@
 import gc
+import shutil
 import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from tercet.workers.linear import PackedLinear, SharedLinear, accelerate_linears
+from tercet.workers.linear import (
+    PackedEmbedding,
+    PackedLinear,
+    SharedLinear,
+    accelerate_linears,
+)
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -47,7 +53,8 @@ def test_siblings_share_one_product_and_others_are_packed() -> None:
     kinds = {name: type(child) for name, child in model[0].named_children()}
     assert kinds["q_proj"] is kinds["k_proj"] is kinds["v_proj"] is SharedLinear
     assert kinds["o_proj"] is PackedLinear
-    assert not list(model.parameters()), "the unpacked weights should be gone"
+    unpacked = [p for p in model.parameters() if p.dim() < 4]
+    assert not unpacked, "the weights should be gone"
 
 
 @torch.inference_mode()
@@ -74,11 +81,58 @@ def test_nothing_is_kept_after_all_siblings_were_served() -> None:
     assert [watch() for watch in watched] == [None] * 4
 
 
+class Tied(nn.Module):
+    """A vocabulary that is no multiple of a panel, embedded and scored by one matrix."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding, self.head = embedding, nn.Linear(32, 100, bias=False)
+        self.head.weight = embedding.weight
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_a_tied_embedding_reads_its_rows_from_the_packed_head(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = Tied(nn.Embedding(100, 32)).to(dtype)
+    ids = torch.randint(0, 100, (1, 9))
+    expected = model.embedding(ids)
+    accelerate_linears(model)
+    assert type(model.embedding) is PackedEmbedding
+    assert torch.equal(model.embedding(ids), expected)
+    assert len(list(model.parameters())) == 1, "the matrix is kept once"
+
+
+def test_an_embedding_that_scales_keeps_its_own_weight() -> None:
+    class Scaled(nn.Embedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(ids)
+
+    model = Tied(Scaled(100, 32))
+    accelerate_linears(model)
+    assert type(model.embedding) is Scaled
+    assert type(model.head) is PackedLinear
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @torch.inference_mode()
 def test_no_rows_give_no_rows(dtype: torch.dtype) -> None:
-    packed = PackedLinear(nn.Linear(8, 24).to(dtype))
-    assert packed(torch.empty(1, 0, 8, dtype=dtype)).shape == (1, 0, 24)
+    model = nn.Sequential(nn.Linear(8, 24)).to(dtype)
+    accelerate_linears(model)
+    assert model(torch.empty(1, 0, 8, dtype=dtype)).shape == (1, 0, 24)
+
+
+@torch.inference_mode()
+def test_without_a_compiler_layers_are_merged_and_run_in_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, x = nn.Sequential(Attention()), torch.randn(1, 3, 32)
+    expected = model(x)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    accelerate_linears(model)
+    assert type(model[0].o_proj) is nn.Linear
+    assert "no g++" in caplog.text
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_layers_that_compute_something_else_are_left_alone() -> None:

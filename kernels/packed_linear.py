@@ -1,0 +1,93 @@
+"""Linear layers on weights packed in panels, and rows of such weights read back.
+
+Legend: M rows of x, N output features, K input features, P panels of PANEL output features each.
+A packed weight is `[P, K / s, PANEL, s]`, where s input features lie side by side: 1 in fp32, 2 in bf16.
+The plain-torch twin is `reference.packed_linear`; `packed_linear.cpp` says why the layout is as it is.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from tercet.kernels.compiler import load_library
+
+SOURCE = Path(__file__).with_name("packed_linear.cpp")
+PANEL = 64
+SIDE_BY_SIDE = {torch.float32: 1, torch.bfloat16: 2}
+SYMBOLS = {torch.float32: "tercet_packed_linear_f32", torch.bfloat16: "tercet_packed_linear_bf16"}
+
+
+class PackedLinear(Protocol):
+    """`x W^T + bias`, with the shape of `x` but `columns` in the last place; `bias_N` is fp32."""
+
+    def __call__(
+        self,
+        x_MK: torch.Tensor,
+        packed: torch.Tensor,
+        bias_N: torch.Tensor | None,
+        columns: int,
+    ) -> torch.Tensor: ...
+
+
+def can_pack(weight_NK: torch.Tensor) -> bool:
+    """Whether `pack` takes this weight."""
+    if weight_NK.dtype not in SIDE_BY_SIDE or weight_NK.device.type != "cpu":
+        return False
+    return weight_NK.shape[1] % SIDE_BY_SIDE[weight_NK.dtype] == 0
+
+
+def pack(weight_NK: torch.Tensor) -> torch.Tensor:
+    """The weight in panels; output features are padded with zeros to whole panels."""
+    side = SIDE_BY_SIDE[weight_NK.dtype]
+    columns, depth = weight_NK.shape
+    padded = F.pad(weight_NK, (0, 0, 0, -columns % PANEL))
+    return padded.view(-1, PANEL, depth // side, side).transpose(1, 2).contiguous()
+
+
+def rows_of(packed: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Rows of the weight as it was before packing: `[*rows.shape, K]`."""
+    return packed[rows // PANEL, :, rows % PANEL].flatten(-2)
+
+
+class NativePackedLinear:
+    """The C++ kernel for one element type. Raises CompilerUnavailable when it cannot be built."""
+
+    def __init__(self, dtype: torch.dtype, threads: int = 1, cache: Path | None = None) -> None:
+        self.dtype, self.threads = dtype, threads
+        self._kernel = getattr(load_library(SOURCE, cache), SYMBOLS[dtype])
+        self._kernel.restype = None
+        pointers, sizes = [ctypes.c_void_p] * 4, [ctypes.c_int64] * 3
+        self._kernel.argtypes = [*pointers, *sizes, ctypes.c_int]
+
+    def __call__(
+        self,
+        x_MK: torch.Tensor,
+        packed: torch.Tensor,
+        bias_N: torch.Tensor | None,
+        columns: int,
+    ) -> torch.Tensor:
+        panels, groups, width, side = packed.shape
+        depth = groups * side
+        assert x_MK.dtype == packed.dtype == self.dtype, (x_MK.dtype, packed.dtype)
+        assert x_MK.shape[-1] == depth, (x_MK.shape, depth)
+        assert width == PANEL, width
+        assert (panels - 1) * PANEL < columns <= panels * PANEL, (panels, columns)
+        if bias_N is not None:
+            assert bias_N.dtype == torch.float32, bias_N.dtype
+            assert bias_N.shape == (columns,), (bias_N.shape, columns)
+        x = x_MK.contiguous()
+        out = torch.empty((*x.shape[:-1], columns), dtype=self.dtype)
+        self._kernel(
+            x.data_ptr(),
+            packed.data_ptr(),
+            None if bias_N is None else bias_N.data_ptr(),
+            out.data_ptr(),
+            x.numel() // depth,
+            columns,
+            depth,
+            self.threads,
+        )
+        return out
