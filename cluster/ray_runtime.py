@@ -7,6 +7,8 @@
 - `ray.init("local")` ignores what a killed `ray start` has left behind; no address does not.
 - Socket paths below the temporary directory must stay under 107 bytes, so it is short.
 - A dead node is noticed after 14 s by default, a frozen one after 63 s; our own processes notice in 3 s, and so shall Ray.
+- Every node's dashboard agent wants port 52365 of its address, which `ray.init` cannot change; a second one there goes
+  without, and takes no jobs. `ray start --dashboard-agent-listen-port` can.
 - Nothing here runs `ray stop`, which ends every Ray on the machine.
 """
 
@@ -60,7 +62,7 @@ class RayRuntime:
         return self.temp_dir is not None
 
     @classmethod
-    def start_local(cls, cpus: float, dashboard_port: int | None = None) -> "RayRuntime":
+    def start_local(cls, cpus: float) -> "RayRuntime":
         """Start a cluster of our own on the loopback interface. It lives as long as this process.
 
         `cpus` is what it offers at least, whatever the machine has: replicas then share the cores that there are.
@@ -75,8 +77,7 @@ class RayRuntime:
             "local",
             namespace=NAMESPACE,
             num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
-            include_dashboard=dashboard_port is not None,
-            dashboard_port=dashboard_port,
+            include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,

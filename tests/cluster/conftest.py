@@ -1,31 +1,45 @@
 """A real cluster on this machine: Ray, one prefill and two decode workers, and a tiny random model made on the spot.
 
-Every session has its own Ray, its own ports and its own directories, so that two test runs do not disturb each other. All
-Ray sessions are children of a process of their own, and none of them may outlive it.
+Every cluster is a process of its own with its own Ray, ports and directories, so that two test runs do not disturb each
+other; and whatever it started must have ended with it.
 """
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tercet.config import (
-    ClusterConfig,
-    ControlConfig,
-    EngineConfig,
-    FrontDoorConfig,
-    LinkConfig,
-    ModelConfig,
-    PoolConfig,
-    Pools,
-    Resources,
-    RouterConfig,
-    TransferConfig,
-)
+from tercet.cluster.process_tree import descendants, survivors
+from tercet.cluster.run_record import RunBook, RunRecord
+from tercet.cluster.status import ClusterStatus
 
-LIGHT = PoolConfig(resources=Resources(cpus=0.1))
+START_S_MAX = 120.0
+END_S_MAX = 60.0
+POLL_S = 0.1
+BIN = Path(sys.executable).parent
+
+CLUSTER_FILE = """\
+name: {name}
+model: {{path: {checkpoint}, name: tiny}}
+engine: {{kv_blocks: 256}}
+pools:
+  prefill: {{replicas: 1, resources: {{cpus: 0.1}}}}
+  decode: {{replicas: 2, resources: {{cpus: 0.1}}}}
+router: {{local_prefill_tokens_max: 16}}
+transfer: {{net_devices: lo}}
+front_door: {{http_port: {http_port}, grpc_port: 0, cpus: 0.1}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +53,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bytes_bpe.train_from_iterator(
         [],
         trainers.BpeTrainer(
-            vocab_size=257, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+            vocab_size=257,
+            special_tokens=["<|end|>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
         ),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_bpe, eos_token="<|end|>")
@@ -64,19 +81,118 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def config(checkpoint: Path) -> ClusterConfig:
-    """One prefill and two decode workers that need almost nothing, on any free ports."""
-    return ClusterConfig(
-        name="test",
-        model=ModelConfig(path=str(checkpoint), name="tiny"),
-        engine=EngineConfig(kv_blocks=256),
-        pools=Pools(
-            prefill=PoolConfig(replicas=1, resources=LIGHT.resources),
-            decode=PoolConfig(replicas=2, resources=LIGHT.resources),
-        ),
-        router=RouterConfig(local_prefill_tokens_max=16),
-        transfer=TransferConfig(net_devices="lo"),
-        link=LinkConfig(report_period_s=0.1),
-        front_door=FrontDoorConfig(http_port=0, grpc_port=0, cpus=0.1),
-        control=ControlConfig(start_timeout_s=120.0),
+def write_cluster_file(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], Path]:
+    """Makes a cluster file with this name and HTTP port; 0 is any free one."""
+
+    def write(name: str, http_port: int = 0) -> Path:
+        path = tmp_path_factory.mktemp("files") / f"{name}.yaml"
+        path.write_text(CLUSTER_FILE.format(name=name, checkpoint=checkpoint, http_port=http_port))
+        return path
+
+    return write
+
+
+@dataclass(frozen=True)
+class Served:
+    """A cluster that `tercet serve` runs, and the means to look at it and to hurt it."""
+
+    file: Path
+    run_dir: Path
+    server: "subprocess.Popen[bytes]"
+    record: RunRecord
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.record.http}"
+
+    def tercet(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return tercet(*arguments, run_dir=self.run_dir)
+
+    def status(self) -> ClusterStatus:
+        done = self.tercet("status", "--json")
+        assert done.returncode in (0, 1), done.stderr
+        return msgspec.json.decode(done.stdout, type=ClusterStatus)
+
+    def until(self, holds: Callable[[ClusterStatus], bool], wait_s: float = 60.0) -> ClusterStatus:
+        """The first status of which this holds."""
+        deadline_s = time.monotonic() + wait_s
+        while not holds(now := self.status()):
+            assert time.monotonic() < deadline_s, msgspec.json.encode(now).decode()
+            time.sleep(POLL_S)
+        return now
+
+    def complete(self, prompt: str, max_tokens: int = 8) -> str:
+        """The greedy completion, over HTTP."""
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+        reply = httpx.post(f"{self.url}/v1/completions", json=body, timeout=60)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["choices"][0]["text"])
+
+    def last_record(self) -> dict[str, object]:
+        """What the front door remembers of the last request."""
+        records = httpx.get(f"{self.url}/tercet/requests", params={"limit": 1}, timeout=10).json()
+        return dict(records[0])
+
+
+def tercet(*arguments: str, run_dir: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command line to its end."""
+    return subprocess.run(
+        [BIN / "tercet", *arguments],
+        env=environment() | {"TERCET_RUN_DIR": str(run_dir)},
+        capture_output=True,
+        text=True,
+        timeout=START_S_MAX,
     )
+
+
+def environment() -> dict[str, str]:
+    """Ours, but for what pytest sets and what is left of another Ray."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def end(server: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM) -> None:
+    """End a server and see that everything below it ends with it."""
+    family = descendants(server.pid)
+    server.send_signal(number)
+    try:
+        server.wait(END_S_MAX)
+    finally:
+        left = survivors(family, 15.0)
+        commands = [each.command for each in left]
+        for each in left:
+            os.kill(each.pid, signal.SIGKILL)
+    assert not commands, f"these outlived their server: {commands}"
+
+
+@pytest.fixture(scope="module")
+def served(
+    write_cluster_file: Callable[[str, int], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A cluster that `tercet serve` runs in the foreground of a process of its own."""
+    run_dir, file = tmp_path_factory.mktemp("run"), write_cluster_file("test", 0)
+    log = run_dir / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [BIN / "tercet", "serve", "-f", file, "--run-dir", run_dir],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Served(file, run_dir, server, _ready(server, RunBook(run_dir), log))
+    finally:
+        if server.poll() is None:
+            end(server)
+    assert server.returncode == 0, log.read_text()
+
+
+def _ready(server: "subprocess.Popen[bytes]", book: RunBook, log: Path) -> RunRecord:
+    deadline_s = time.monotonic() + START_S_MAX
+    while (record := book.read("test")) is None or not record.ready:
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(POLL_S)
+    return record

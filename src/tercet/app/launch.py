@@ -94,7 +94,7 @@ def launch(
 
 def open_front_door(config: ClusterConfig) -> None:
     """Start Serve where it does not run yet, and the front door on it; returns when that is up."""
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
+    _quiet_serve()
     door = config.front_door
     serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
     serve.run(application(config), name=serve_name(config.name), route_prefix="/")
@@ -107,6 +107,7 @@ def take_down(
 
     Serve itself ends with the last application on it, unless it is to be kept because Ray ends next.
     """
+    _quiet_serve()
     try:
         report("closing the front door")
         serve.delete(serve_name(controller.cluster))
@@ -130,6 +131,10 @@ def outlook(status: ClusterStatus) -> str:
         f"{w.worker} {w.phase}" + (f" ({w.reason})" if w.reason else "") for w in status.workers
     ]
     return ", ".join(parts) or "waiting for the controller"
+
+
+def _quiet_serve() -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
 
 
 def _connect(config: ClusterConfig, address: str) -> RayRuntime:

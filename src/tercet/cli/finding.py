@@ -56,7 +56,8 @@ def _known(book: RunBook) -> str:
 
 
 def _only(names: list[str], address: str) -> str:
-    if len(names) != 1:
-        known = ", ".join(names) if names else "none"
-        raise NotFound(f"pass --name; clusters on Ray at {address}: {known}")
+    if not names:
+        raise NotFound(f"Ray at {address} runs no cluster of ours")
+    if len(names) > 1:
+        raise NotFound(f"Ray at {address} runs {', '.join(names)}; choose one with --name")
     return names[0]
