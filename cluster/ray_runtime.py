@@ -13,11 +13,11 @@
 """
 
 import logging
+import math
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,9 @@ STOP_PATIENCE_S = 10.0
 """How long Ray's processes may take to end before they are killed."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Nothing of ours travels through Ray's object store; this is for Ray's own needs."""
+
+TEMP_DIR_CHARS_MAX = 24
+"""Ray appends up to 80 characters to it."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -52,10 +55,15 @@ class RayRuntime:
     """A connection to Ray; `stop` ends it, and the cluster with it when it is our own."""
 
     address: str
+    """Of the GCS, `host:port`."""
+    token: Path | None = None
+    """File with the token that Ray asks for."""
     temp_dir: Path | None = None
     """Of our own cluster: its sessions, sockets, logs and token."""
-    token: Path | None = None
-    _before: set[Process] = field(default_factory=set)
+    _strangers: set[Process] = field(default_factory=set)
+    """Children of this process that are not Ray's."""
+    _former: dict[str, str | None] = field(default_factory=dict)
+    """What the environment held before."""
 
     @property
     def owned(self) -> bool:
@@ -67,25 +75,31 @@ class RayRuntime:
 
         `cpus` is what it offers at least, whatever the machine has: replicas then share the cores that there are.
         """
-        before = descendants(os.getpid())
         temp_dir = Path(tempfile.mkdtemp(prefix="tercet-", dir=_short_temp_dir()))
         token = temp_dir / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        _set(os.environ, QUIET | WATCHFUL, auth_token=token)
-        ray.init(
-            "local",
-            namespace=NAMESPACE,
-            num_cpus=max(os.cpu_count() or 1, int(-(-cpus // 1))),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address=LOOPBACK,
-            _temp_dir=str(temp_dir / "ray"),
+        strangers = descendants(os.getpid())
+        runtime = cls(
+            "", token, temp_dir, strangers, _set(_unset(QUIET | WATCHFUL) | _token(token))
         )
-        address = str(ray.get_runtime_context().gcs_address)
-        return cls(address, temp_dir, token, before)
+        try:
+            ray.init(
+                "local",
+                namespace=NAMESPACE,
+                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(temp_dir / "ray"),
+            )
+        except BaseException:
+            runtime.stop()
+            raise
+        runtime.address = str(ray.get_runtime_context().gcs_address)
+        return runtime
 
     @classmethod
     def attach(cls, address: str, token: Path | None = None) -> "RayRuntime":
@@ -93,46 +107,70 @@ class RayRuntime:
 
         Without a token of our own the environment decides about authentication, as for any other Ray driver.
         """
-        _set(os.environ, QUIET, auth_token=token)
+        anonymous = _unset({"RAY_AUTH_MODE": "disabled"})
+        former = _set(_unset(QUIET) | (anonymous if token is None else _token(token)))
         local = address.startswith(f"{LOOPBACK}:")
-        ray.init(
-            address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address=LOOPBACK if local else None,
-        )
-        return cls(str(ray.get_runtime_context().gcs_address), token=token)
+        try:
+            ray.init(
+                address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address=LOOPBACK if local else None,
+            )
+        except BaseException:
+            _restore(former)
+            raise
+        return cls(str(ray.get_runtime_context().gcs_address), token, _former=former)
 
     def stop(self) -> list[str]:
         """Disconnect; end a cluster of our own. Returns the command lines of processes that had to be killed."""
         if self.temp_dir is None:
             ray.shutdown()
+            _restore(self._former)
             return []
-        ours = descendants(os.getpid()) - self._before
-        commands = {process: process.command for process in ours}
+        ours = {each: each.command for each in descendants(os.getpid()) - self._strangers}
         ray.shutdown()
-        killed = end(ours, STOP_PATIENCE_S)
+        killed = end(set(ours), STOP_PATIENCE_S)
+        _restore(self._former)  # before the token goes: a thread of Ray's may still look for it
         shutil.rmtree(self.temp_dir, ignore_errors=True)
-        return [commands[process] for process in killed]
+        return [ours[each] for each in killed]
 
 
 def run_dir(cluster: str) -> Path:
-    """Where this user's processes of one cluster keep their sockets, on every node; short, and private."""
+    """Where this user's processes of one cluster keep their sockets, on every node; a short path."""
     port = str(ray.get_runtime_context().gcs_address).rpartition(":")[2]
-    return Path(f"/tmp/tercet-{os.getuid()}") / f"{cluster}-{port}"
+    return Path(f"/tmp/tercet-{os.getuid()}-{cluster}-{port}")
 
 
-def _set(env: MutableMapping[str, str], variables: dict[str, str], auth_token: Path | None) -> None:
-    """Set what is not set; authentication is set in any case."""
-    for name, value in variables.items():
-        env.setdefault(name, value)
-    if auth_token is not None:
-        env["RAY_AUTH_MODE"] = "token"
-        env["RAY_AUTH_TOKEN_PATH"] = str(auth_token)
-    else:
-        env.setdefault("RAY_AUTH_MODE", "disabled")
-    # Ray has read both when it was imported; without this it would go on with what was set then.
+def _token(path: Path) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def _unset(variables: dict[str, str]) -> dict[str, str]:
+    """Those that the user has not set."""
+    return {name: value for name, value in variables.items() if name not in os.environ}
+
+
+def _set(variables: dict[str, str]) -> dict[str, str | None]:
+    """Set variables of the environment, for us and for the processes Ray starts; returns what they were."""
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    _reload()
+    return former
+
+
+def _restore(former: dict[str, str | None]) -> None:
+    for name, value in former.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _reload()
+
+
+def _reload() -> None:
+    """Make Ray look again: it has read its variables when it was imported, and would go on with what was set then."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -140,4 +178,4 @@ def _set(env: MutableMapping[str, str], variables: dict[str, str], auth_token: P
 def _short_temp_dir() -> str:
     """The user's choice where it leaves room for socket paths, else /tmp."""
     chosen = tempfile.gettempdir()
-    return chosen if len(chosen) <= 24 else "/tmp"
+    return chosen if len(chosen) <= TEMP_DIR_CHARS_MAX else "/tmp"

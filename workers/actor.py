@@ -34,8 +34,7 @@ class WorkerActor:
     def __init__(self, config: bytes, worker: str, incarnation: str, run_dir: str) -> None:
         from tercet.workers.worker import Worker  # noqa: PLC0415 -- loads torch, see above
 
-        self._run_dir = Path(run_dir)
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run_dir = _private(Path(run_dir))
         self._worker = Worker(
             msgspec.msgpack.decode(config, type=ClusterConfig),
             WorkerId(worker),
@@ -80,3 +79,12 @@ class WorkerActor:
             OSError
         ):  # not empty while other workers are on this node, gone when the last one was quicker
             self._run_dir.rmdir()
+
+
+def _private(directory: Path) -> Path:
+    """The directory, made if need be; refused when somebody else could replace the sockets in it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{directory} is open to others than us; remove it")
+    return directory
