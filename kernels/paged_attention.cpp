@@ -5,8 +5,11 @@
 // positions up to its own, at most `window` of them. Softmax is online over chunks of CHUNK keys, all sums in fp32.
 //
 // Work is split into tiles of (request, key/value head, a few query rows x the H/G heads that share that head), so one
-// pass over the keys serves all of them. Many rows: keys are transposed once and multiplied as a small matrix product.
-// Few rows (decoding): dot products, because a transposition would cost more than the product.
+// pass over the keys serves all of them.
+//
+// A row's result depends on its query, its position and the keys and values it sees, to the last bit: chunks begin at
+// multiples of CHUNK, sums run in the same order however many rows share a tile, and masked keys add exact zeros. A
+// request that is replayed as one prefill therefore gets the very keys and values that it had from decoding.
 
 #include <algorithm>
 #include <cmath>
@@ -20,7 +23,6 @@ namespace {
 
 constexpr int CHUNK = 64;     // keys a pass; a multiple of LANES
 constexpr int ROWS_MAX = 64;  // query rows x heads of a tile: 64 keep the tile in the first-level cache at D = 64
-constexpr int DOT_ROWS_MAX = 8;
 constexpr float MASKED = -1e30f;
 
 // e^x for x <= 0, relative error below 2e-7; expf would be called once a lane.
@@ -116,38 +118,54 @@ inline void prefetch(const void* from, size_t bytes) {
   for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(static_cast<const char*>(from) + line);
 }
 
-// Loads positions [first, first + count) of one head: values as rows, keys as rows or (for `multiply`) as columns.
-// Asks for the next page's rows meanwhile, up to position `end`: pages are too short for the processor to foresee.
+// Loads keys and values of positions first + begin ... first + end - 1 of one head into rows begin ... end - 1. Asks for
+// the next page's rows meanwhile, before position `limit`: pages are too short for the processor to foresee.
 template <class E>
-void load_chunk(const Batch& b, int request, int head, int64_t first, int count, int64_t end, bool transpose, Scratch& s) {
+void load_chunk(const Batch& b, int request, int head, int64_t first, int begin, int end, int64_t limit, Scratch& s) {
   const int depth = b.head_dim, width = s.width;
-  for (int j = 0; j < count;) {
-    const int run = std::min<int64_t>(count - j, b.page_tokens - (first + j) % b.page_tokens);
+  for (int j = begin; j < end;) {
+    const int run = std::min<int64_t>(end - j, b.page_tokens - (first + j) % b.page_tokens);
     const E* key = page_of<E>(b, request, head, first + j);
-    const E* next = first + j + run < end ? page_of<E>(b, request, head, first + j + run) : key;
+    const E* next = first + j + run < limit ? page_of<E>(b, request, head, first + j + run) : key;
     for (const int stop = j + run; j < stop; ++j, key += depth, next += depth) {
       prefetch(next, depth * sizeof(E));
       prefetch(next + b.value_offset, depth * sizeof(E));
+      widen(key, s.keys + j * width, depth);
       widen(key + b.value_offset, s.values + j * width, depth);
-      if (transpose)
-        for (int d = 0; d < depth; ++d) s.columns[d * CHUNK + j] = load(key[d]);
-      else
-        widen(key, s.keys + j * width, depth);
     }
   }
 }
 
-void score_chunk(const Batch& b, int rows, int count, bool transposed, Scratch& s) {
-  if (transposed) {
-    std::fill_n(s.scores, size_t(rows) * CHUNK, 0.0f);
-    multiply(s.q, s.width, s.columns, CHUNK, s.scores, CHUNK, rows, b.head_dim, CHUNK);
-    return;
+// Swaps, between the registers whose index has bit B and those without, the lanes where register and lane disagree.
+template <int B>
+inline void exchange(Lanes (&block)[LANES]) {
+  LaneInts low{}, high{};  // indexes into the concatenation of two registers
+  for (int l = 0; l < LANES; ++l) {
+    low[l] = l & B ? LANES + (l ^ B) : l;
+    high[l] = l & B ? LANES + l : l ^ B;
   }
-  for (int j = 0; j < count; ++j)
-    for (int r = 0; r < rows; ++r) {
-      Lanes sum{};
-      for (int d = 0; d < s.width; d += LANES) sum += lanes(s.q + r * s.width + d) * lanes(s.keys + j * s.width + d);
-      s.scores[r * CHUNK + j] = total(sum);
+#pragma GCC unroll 16
+  for (int r = 0; r < LANES; ++r)
+    if (!(r & B)) {
+      const Lanes a = block[r], b = block[r | B];
+      block[r] = __builtin_shuffle(a, b, low);
+      block[r | B] = __builtin_shuffle(a, b, high);
+    }
+}
+
+// Keys of a chunk from rows [CHUNK, width] to columns [width, CHUNK], square blocks of LANES at a time.
+void transpose_keys(int count, Scratch& s) {
+  for (int j = 0; j < count; j += LANES)
+    for (int d = 0; d < s.width; d += LANES) {
+      Lanes block[LANES];
+#pragma GCC unroll 16
+      for (int r = 0; r < LANES; ++r) block[r] = lanes(s.keys + (j + r) * s.width + d);
+      exchange<1>(block);
+      exchange<2>(block);
+      exchange<4>(block);
+      if constexpr (LANES == 16) exchange<8>(block);
+#pragma GCC unroll 16
+      for (int r = 0; r < LANES; ++r) lanes(s.columns + (d + r) * CHUNK + j) = block[r];
     }
 }
 
@@ -192,17 +210,19 @@ void attend_tile(const Batch& b, int request, int head, int first, int count, Sc
     s.sum[r] = b.sinks ? 1.0f : 0.0f;
   }
   std::fill_n(s.out, size_t(rows) * s.width, 0.0f);
-  const bool transpose = rows > DOT_ROWS_MAX;
-  const int64_t end = position + count;
-  for (int64_t chunk = visible_from(position); chunk < end; chunk += CHUNK) {
-    const int keys = std::min<int64_t>(CHUNK, end - chunk);
-    load_chunk<E>(b, request, head, chunk, keys, end, transpose, s);
-    score_chunk(b, rows, keys, transpose, s);
+  const int64_t limit = position + count;
+  for (int64_t chunk = visible_from(position) / CHUNK * CHUNK; chunk < limit; chunk += CHUNK) {
+    const int begin = int(std::max<int64_t>(0, visible_from(position) - chunk));
+    const int end = int(std::min<int64_t>(CHUNK, limit - chunk));
+    load_chunk<E>(b, request, head, chunk, begin, end, limit, s);
+    transpose_keys(end, s);
+    std::fill_n(s.scores, size_t(rows) * CHUNK, 0.0f);
+    multiply(s.q, s.width, s.columns, CHUNK, s.scores, CHUNK, rows, b.head_dim, (end + LANES - 1) / LANES * LANES);
     for (int r = 0; r < rows; ++r) {
       const int64_t at = position + r / group;
-      weigh_row(b, r, int(std::max<int64_t>(0, visible_from(at) - chunk)), int(std::min<int64_t>(keys, at + 1 - chunk)), s);
+      weigh_row(b, r, int(std::max<int64_t>(0, visible_from(at) - chunk)), int(std::min<int64_t>(end, at + 1 - chunk)), s);
     }
-    multiply(s.scores, CHUNK, s.values, s.width, s.out, s.width, rows, keys, s.width);
+    multiply(s.scores + begin, CHUNK, s.values + begin * s.width, s.width, s.out, s.width, rows, end - begin, s.width);
   }
   for (int r = 0; r < rows; ++r) {
     E* out = static_cast<E*>(b.out) + (int64_t(first + r / group) * b.q_heads + head * group + r % group) * b.head_dim;

@@ -162,6 +162,30 @@ def test_kernel_agrees_with_its_twin_on_odd_shapes(
     torch.testing.assert_close(out, twin, atol=5e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("dim", [24, 64])
+@pytest.mark.parametrize("rule", RULES[:3] + RULES[4:])
+def test_a_row_does_not_depend_on_the_rows_computed_with_it(
+    native: dict[torch.dtype, NativePagedAttention],
+    rule: SoftmaxRule,
+    dim: int,
+    dtype: torch.dtype,
+) -> None:
+    case = make_case([(0, 150)], dim=dim, dtype=dtype)
+    attend, table = native[dtype], case.batch.tables.tolist()
+
+    def rows(begin: int, end: int) -> torch.Tensor:
+        batch = PagedBatch.of([end - begin], [begin], table, case.batch.page_tokens)
+        parts = (tensor[begin:end] for tensor in (case.q, case.k, case.v))
+        return attend(*parts, case.pages, batch, rule)
+
+    whole = rows(0, 150)
+    one_by_one = torch.cat([rows(row, row + 1) for row in range(150)])
+    chunked = torch.cat([rows(0, 7), rows(7, 70), rows(70, 150)])
+    assert torch.equal(whole, one_by_one)
+    assert torch.equal(whole, chunked)
+
+
 def test_large_scores_do_not_overflow(native: dict[torch.dtype, NativePagedAttention]) -> None:
     case, rule = make_case([(200, 1), (30, 40)]), SoftmaxRule(scale=400.0)
     out = native[torch.float32](case.q, case.k, case.v, case.pages, case.batch, rule)

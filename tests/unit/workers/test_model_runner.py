@@ -180,6 +180,26 @@ def test_blocks_copied_to_another_runner_continue_the_request(save: Save) -> Non
     assert log[len(prompt) :] == generate(model, prompt)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gemma2"])
+def test_a_replay_has_the_very_bits_of_what_it_replays(save: Save, family: str, dtype: str) -> None:
+    """Failover is exact in any type only if a prefill computes what decoding beside others computed."""
+    runner = load(save(family)[0], dtype)
+    logs = prompts(3, tokens=13)
+    for request, log in enumerate(logs):
+        log += greedy(runner, [Slice(log, 0, table(request), True)])
+    decode(runner, logs, 16)
+    (log, *_), known = logs, logs[0][:-1]
+    last = [Slice(part[-2:-1], len(part) - 2, table(r), True) for r, part in enumerate(logs)]
+    decoded = runner.forward(last)[0]
+    replayed = runner.forward([Slice(known, 0, table(4), True)])[0]
+    full = len(known) // ENGINE.block_tokens
+    before, after = (runner.kv.tensor[table(request)[:full]] for request in (0, 4))
+    assert torch.equal(before, after)
+    assert torch.equal(decoded, replayed)
+    assert replayed.argmax() == log[-1]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_as_exact_as_the_models_own(save: Save, dtype: str) -> None:
     path, model = save("llama")
