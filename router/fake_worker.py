@@ -75,7 +75,7 @@ class FakeWorker:
         self.refusals = 0
         """So many requests will be refused from now on."""
         self.frozen = False
-        """Accepts and says nothing: no steps, no reports; the link's heartbeats go on."""
+        """Accepts and says nothing: no steps, no reports. Only the link's heartbeats go on."""
         self.heard: list[FrontDoorMessage] = []
         """Everything front doors said."""
         self.jobs: dict[RequestId, Job] = {}
@@ -117,6 +117,11 @@ class FakeWorker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.jobs.clear()
         await self._server.close()
+
+    @property
+    def links(self) -> int:
+        """Front doors that are connected."""
+        return len(self._links)
 
     def hand_over(self, request: RequestId, epoch: Epoch) -> bool:
         """A peer takes the request over, if it is held here under `epoch`."""

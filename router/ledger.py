@@ -33,7 +33,10 @@ class Charge:
     context_tokens: int
     """Length of the sequence it has to keep."""
     at_s: float
+    seen: bool = False
+    """A report came since, which may or may not count it."""
     reported: bool = False
+    """A report came that surely counts it."""
     prefilled: bool = False
 
 
@@ -48,6 +51,14 @@ class Account:
     """Prefilled or dropped since the last report, which still counts them."""
     context_tokens: int = 0
     """Of all open charges."""
+    overreported_context_tokens: int = 0
+    """Of charges struck since the last report, which may still count them."""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is open, and the last report needs no correction."""
+        overreported = self.overreported_tokens or self.overreported_context_tokens
+        return not (self.charges or overreported)
 
     def enter(self, charge: Charge) -> None:
         self.charges.add(charge)
@@ -59,6 +70,8 @@ class Account:
         self.prefilled(charge)
         self.charges.remove(charge)
         self.context_tokens -= charge.context_tokens
+        if charge.seen:
+            self.overreported_context_tokens += charge.context_tokens
 
     def prefilled(self, charge: Charge) -> None:
         """Nothing of the charge is pending any more; idempotent."""
@@ -72,8 +85,9 @@ class Account:
 
     def reconcile(self, now_s: float) -> None:
         """A report arrived: it is right about everything sent before `now_s - SETTLE_S`."""
-        self.overreported_tokens = 0
+        self.overreported_tokens = self.overreported_context_tokens = 0
         for charge in self.charges:
+            charge.seen = True
             if not charge.reported and charge.at_s <= now_s - SETTLE_S:
                 charge.reported = True
                 if not charge.prefilled:
@@ -101,7 +115,7 @@ class Ledger:
         """This life of the worker is over; open charges are still struck out by their slots."""
         account = self._accounts.get(life_of(worker))
         if account is not None:
-            account.overreported_tokens = 0
+            account.overreported_tokens = account.overreported_context_tokens = 0
             self._tidy(life_of(worker), account)
 
     def pending_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
@@ -112,10 +126,13 @@ class Ledger:
             return reported
         return max(0, reported - account.overreported_tokens) + account.unreported_tokens
 
-    def context_tokens(self, worker: Endpoint) -> int:
-        """Sum of the lengths of our requests that the worker may still hold."""
+    def context_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
+        """Sum of the lengths of the requests on the worker: of all front doors' by its report, or of ours if that is more."""
+        reported = report.context_tokens if report is not None else 0
         account = self._accounts.get(life_of(worker))
-        return account.context_tokens if account is not None else 0
+        if account is None:
+            return reported
+        return max(reported - account.overreported_context_tokens, account.context_tokens)
 
     def outstanding(self, worker: Endpoint) -> int:
         """Our requests that the worker may still hold."""
@@ -152,7 +169,7 @@ class Ledger:
         self._tidy(charge.life, account)
 
     def _tidy(self, life: Life, account: Account) -> None:
-        if not account.charges and not account.overreported_tokens:
+        if account.empty:
             del self._accounts[life]
 
 

@@ -7,7 +7,7 @@ from tercet.latency import UNFITTED, attended_tokens
 from tercet.router.policy import Ask, WorkerView
 
 LOCAL_GAIN_MIN = 1.5
-"""Prefilling among running decodes slows them all, so a busy prefill pool must promise a first token so many times later
+"""Prefilling among running decodes slows them all, so the prefill pool must promise a first token so many times later
 before that price is paid."""
 
 
@@ -18,8 +18,8 @@ class SplitReason(StrEnum):
     """Local: what its decode worker lacks is not worth a hand-off."""
     NO_PREFILL = "no_prefill"
     """Local: no prefill worker may be asked."""
-    PREFILL_BUSY = "prefill_busy"
-    """Local: the prefill pool's queue is predicted to take longer than computing here."""
+    PREFILL_SLOWER = "prefill_slower"
+    """Local: the prefill pool is predicted to be much later, being busy or lacking a prefix that is cached here."""
     APART = "apart"
     """Prefilled by the prefill pool, then handed off."""
 
@@ -52,5 +52,5 @@ class Split:
             return SplitReason.SHORT
         here_s, there_s = predict_ttft_s(ask, decode), predict_ttft_s(ask, prefill)
         if here_s is not None and there_s is not None and there_s > LOCAL_GAIN_MIN * here_s:
-            return SplitReason.PREFILL_BUSY
+            return SplitReason.PREFILL_SLOWER
         return SplitReason.APART

@@ -12,9 +12,7 @@ def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> 
     pending_tokens = ledger.pending_tokens(worker, report)
     load_tokens = pending_tokens
     if worker.role is Role.DECODE:
-        # A report knows the contexts of every front door, the ledger those that were sent since.
-        reported = report.context_tokens if report is not None else 0
-        load_tokens += max(reported, ledger.context_tokens(worker))
+        load_tokens += ledger.context_tokens(worker, report)
     return WorkerView(
         endpoint=worker,
         report=report,

@@ -1,0 +1,408 @@
+"""The front door against fake workers over real links: what clients see when workers refuse, die, stall and return."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tercet.config import RouterConfig
+from tercet.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    NoWorkers,
+    Overloaded,
+    RequestFailed,
+)
+from tercet.ids import WorkerId
+from tercet.request import FinishReason, RequestSpec
+from tercet.router.fake_worker import FakeWorker, fake_output
+from tercet.router.front_door import FrontDoor
+from tercet.router.record import Outcome
+from tercet.router.split import SplitReason
+from tercet.wire import Adopt, Cancel, Submit
+
+OpenHouse = Callable[..., Awaitable[Any]]
+MakeSpec = Callable[..., RequestSpec]
+
+
+async def collect(door: FrontDoor, spec: RequestSpec, **options: Any) -> list[int]:
+    """All tokens of one request."""
+    out: list[int] = []
+    async with door.generate(spec, **options) as generation:
+        async for piece in generation:
+            out += piece.tokens
+    return out
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 3.0) -> None:
+    """Wait for something that other tasks bring about."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - it happens at the other end of a socket
+            await asyncio.sleep(0.005)
+
+
+def said(worker: FakeWorker, kind: type) -> list[Any]:
+    return [message for message in worker.heard if isinstance(message, kind)]
+
+
+# ---- the good way ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_is_prefilled_by_one_worker_and_decoded_by_another(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("prefill-0", "decode-0")
+    request = spec()
+    async with home.front_door.generate(request, session="talk") as generation:
+        pieces = [piece async for piece in generation]
+    assert [token for piece in pieces for token in piece.tokens] == fake_output(request)
+    assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish is FinishReason.LENGTH
+    record = generation.record
+    assert (record.prefill_worker, record.decode_worker) == ("prefill-0", "decode-0")
+    assert (record.local, record.reason, record.session) == (False, SplitReason.APART, "talk")
+    assert (record.prompt_tokens, record.output_tokens, record.pulled_tokens) == (40, 8, 40)
+    assert record.outcome is Outcome.LENGTH
+    assert 0 <= record.queue_ms <= (record.ttft_ms or 0) <= record.total_ms
+    assert home.front_door.history.recent(5) == [record]
+
+
+async def test_without_prefill_workers_the_decode_worker_does_everything(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    request = spec()
+    async with home.front_door.generate(request) as generation:
+        out = [token async for piece in generation for token in piece.tokens]
+    assert out == fake_output(request)
+    record = generation.record
+    assert (record.prefill_worker, record.decode_worker, record.local) == (None, "decode-0", True)
+    assert record.reason is SplitReason.NO_PREFILL
+
+
+async def test_a_second_turn_stays_where_its_prefix_is_cached(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("prefill-0", "decode-0", "decode-1", "decode-2")
+    door = home.front_door
+    first = spec("first", prompt_tokens=64, max_tokens=33)
+    answer = await collect(door, first)
+    await collect(door, spec("other", prompt_tokens=40))
+    decode_worker = door.history.find(first.id).decode_worker
+    second = RequestSpec(spec("second").id, [*first.prompt, *answer], first.sampling)
+    await collect(door, second)
+    record = door.history.find(second.id)
+    assert record.decode_worker == decode_worker
+    assert record.reason is SplitReason.SHORT, "all but one token is cached there"
+    assert record.predicted_cached_tokens == 96
+
+
+async def test_many_requests_at_once_are_all_exact(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("prefill-0", "prefill-1", "decode-0", "decode-1")
+    requests = [spec(f"r{number:03}" + "x" * number, max_tokens=20) for number in range(40)]
+    outputs = await asyncio.gather(*(collect(home.front_door, one) for one in requests))
+    assert outputs == [fake_output(one) for one in requests]
+    routes = {
+        (record.prefill_worker, record.decode_worker)
+        for record in home.front_door.history.recent(100)
+    }
+    assert len(routes) == 4, "the ledger spreads a burst before any report comes"
+
+
+async def test_a_slow_reader_gets_what_waited_in_one_piece(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    request = spec(max_tokens=50)
+    async with home.front_door.generate(request) as generation:
+        await until(lambda: generation.record.outcome is not Outcome.RUNNING)
+        pieces = [piece async for piece in generation]
+    assert [(piece.tokens, piece.finish) for piece in pieces] == [
+        (fake_output(request), FinishReason.LENGTH)
+    ]
+
+
+# ---- refusals and overload -------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_request_goes_to_the_next_worker(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("prefill-0", "prefill-1", "decode-0", "decode-1")
+    for name in ("prefill-0", "decode-0"):
+        home.peers[WorkerId(name)].refusals = 1000
+    requests = [spec("r" + "x" * number) for number in range(6)]
+    outputs = await asyncio.gather(*(collect(home.front_door, one) for one in requests))
+    assert outputs == [fake_output(one) for one in requests]
+    records = home.front_door.history.recent(10)
+    assert {record.decode_worker for record in records} == {"decode-1"}
+    assert sum(record.refusals for record in records) > 0
+    assert sum(record.replays for record in records) == 0
+
+
+async def test_workers_that_are_full_for_a_moment_are_asked_again(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    home.peers[WorkerId("decode-0")].refusals = 3
+    request = spec()
+    assert await collect(home.front_door, request) == fake_output(request)
+    assert home.front_door.history.find(request.id).refusals == 3
+
+
+async def test_workers_that_stay_full_end_in_overloaded(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0", queue_wait_s_max=0.1)
+    home.peers[WorkerId("decode-0")].refusals = 1000
+    with pytest.raises(Overloaded):
+        await collect(home.front_door, spec())
+    assert home.front_door.history.recent(1)[0].outcome is Outcome.OVERLOADED
+
+
+async def test_a_full_queue_is_refused_with_a_time_to_come_back(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0", in_flight_max=1, queue_max=1)
+    door = home.front_door
+    async with asyncio.TaskGroup() as group, door.generate(spec("first")):
+        waiting = group.create_task(collect(door, spec("second")))
+        await until(lambda: door.status().queued == 1)
+        with pytest.raises(Overloaded) as refused:
+            await collect(door, spec("third"))
+    assert refused.value.retry_after_s > 0
+    assert waiting.result() == fake_output(spec("second"))
+    assert door.status().turned_away == 1
+
+
+async def test_no_workers_at_all_is_said_in_bounded_time(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house(queue_wait_s_max=0.1)
+    with pytest.raises(NoWorkers, match="no decode worker"):
+        await collect(home.front_door, spec())
+
+
+async def test_a_request_waits_for_the_first_worker(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house()
+    task = asyncio.create_task(collect(home.front_door, spec()))
+    await asyncio.sleep(0.05)
+    await home.add("decode-0")
+    home.publish()
+    assert await task == fake_output(spec())
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+async def test_losing_the_decode_worker_mid_stream_continues_exactly_elsewhere(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("prefill-0", "decode-0", "decode-1")
+    request, out = spec(max_tokens=60), []
+    async with home.front_door.generate(request) as generation:
+        async for piece in generation:
+            out += piece.tokens
+            if len(out) >= 5 and len(home.endpoints) == 3:
+                lost = generation.record.decode_worker
+                await home.remove(lost)
+    assert out == fake_output(request)
+    assert generation.record.replays == 1
+    assert generation.record.decode_worker != lost
+
+
+async def test_losing_the_source_while_the_destination_pulls_costs_no_replay(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    source = await home.add("prefill-0", step_s=30.0)
+    await home.publish_and_connect()
+    task = asyncio.create_task(collect(home.front_door, spec()))
+    await until(lambda: bool(said(home.peers[WorkerId("decode-0")], Adopt)))
+    await home.remove("prefill-0")
+    assert await task == fake_output(spec())
+    assert home.front_door.history.recent(1)[0].replays == 0
+    assert said(source, Submit)
+
+
+async def test_losing_every_worker_waits_for_their_return(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    request, out = spec(max_tokens=40), []
+    async with home.front_door.generate(request) as generation:
+        async for piece in generation:
+            out += piece.tokens
+            if len(out) >= 5 and home.version == 1:
+                await home.remove("decode-0")
+                await home.add("decode-0")
+                home.publish()
+    assert out == fake_output(request)
+    assert generation.record.replays == 1
+
+
+async def test_a_silent_worker_is_lost(house: OpenHouse, spec: MakeSpec) -> None:
+    """Its process hangs: the socket stays open, heartbeats end."""
+    home = await house()
+    for name in ("decode-0", "decode-1"):
+        await home.add(name, heartbeats=False)
+    home.publish()
+    request, out = spec(max_tokens=30), []
+    async with home.front_door.generate(request) as generation:
+        async for piece in generation:
+            out += piece.tokens
+            if len(out) >= 5 and generation.record.replays == 0:
+                home.peers[generation.record.decode_worker].frozen = True
+    assert out == fake_output(request)
+    assert generation.record.replays == 1
+
+
+async def test_the_replay_budget_ends_in_request_failed(house: OpenHouse, spec: MakeSpec) -> None:
+    router = RouterConfig(replays_max=1)
+    home = await house("decode-0", "decode-1", "decode-2", router=router)
+
+    async def read() -> None:
+        async with home.front_door.generate(spec(max_tokens=500)) as generation:
+            seen = 0
+            async for piece in generation:
+                seen += len(piece.tokens)
+                worker = generation.record.decode_worker
+                if seen % 10 == 5 and worker in home.endpoints:
+                    await home.remove(worker)
+
+    with pytest.raises(RequestFailed, match="after 1 replays"):
+        await read()
+    assert home.front_door.history.recent(1)[0].outcome is Outcome.FAILED
+
+
+async def test_a_worker_without_reports_gets_no_new_work(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0", "decode-1")
+    frozen = home.peers[WorkerId("decode-0")]
+    frozen.frozen = True
+    await until(lambda: any(seen.suspect for seen in home.front_door.status().workers))
+    await asyncio.gather(*(collect(home.front_door, spec("r" + "x" * n)) for n in range(5)))
+    assert said(frozen, Submit) == []
+    frozen.frozen = False
+    await until(lambda: not any(seen.suspect for seen in home.front_door.status().workers))
+
+
+async def test_a_restarted_worker_is_a_new_one(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    await collect(home.front_door, spec("a"))
+    await home.remove("decode-0")
+    again = await home.add("decode-0")
+    home.publish()
+    assert await collect(home.front_door, spec("bb")) == fake_output(spec("bb"))
+    assert len(said(again, Submit)) == 1
+    (seen,) = home.front_door.status().workers
+    assert seen.incarnation == home.endpoints[WorkerId("decode-0")].incarnation
+
+
+async def test_a_worker_out_of_the_membership_finishes_what_it_has(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0", "decode-1")
+    door, request, out = home.front_door, spec("first", max_tokens=60), []
+    async with door.generate(request) as generation:
+        async for piece in generation:
+            out += piece.tokens
+            if home.version == 1:
+                drained = generation.record.decode_worker
+                leaving = home.endpoints.pop(drained)
+                home.publish()
+                await collect(door, spec("second", max_tokens=2))
+                assert door.history.recent(1)[0].decode_worker != drained
+    assert out == fake_output(request)
+    assert generation.record.replays == 0
+    await until(lambda: leaving.worker not in {seen.worker for seen in door.status().workers})
+    await until(lambda: home.peers[drained].links == 0)
+
+
+async def test_an_older_membership_is_ignored(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    home.version -= 1
+    endpoint = home.endpoints.pop(WorkerId("decode-0"))
+    home.publish()
+    assert [seen.worker for seen in home.front_door.status().workers] == [endpoint.worker]
+
+
+# ---- leaving ---------------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_cancels_both_legs_in_the_same_turn(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    await home.add("prefill-0", step_s=30.0)
+    await home.publish_and_connect()
+    source, destination = (home.peers[WorkerId(name)] for name in ("prefill-0", "decode-0"))
+    async with home.front_door.generate(spec()):
+        await until(lambda: bool(destination.jobs))
+        assert source.jobs
+    assert [seen.outstanding for seen in home.front_door.status().workers] == [0, 0]
+    await until(lambda: not source.jobs and not destination.jobs)
+    assert [cancel.epoch for cancel in said(source, Cancel)] == [0]
+    assert [cancel.epoch for cancel in said(destination, Cancel)] == [1]
+    assert home.front_door.history.recent(1)[0].outcome is Outcome.CANCELLED
+
+
+async def test_a_cancelled_task_leaves_nothing(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    worker = home.peers[WorkerId("decode-0")]
+    task = asyncio.create_task(collect(home.front_door, spec(max_tokens=10_000)))
+    await until(lambda: bool(worker.jobs))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not worker.jobs)
+
+
+async def test_the_deadline_reaches_the_workers(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    worker = home.peers[WorkerId("decode-0")]
+    with pytest.raises(DeadlineExceeded):
+        await collect(home.front_door, spec(max_tokens=10_000), deadline_s=0.05)
+    await until(lambda: not worker.jobs)
+    assert home.front_door.history.recent(1)[0].output_tokens > 0
+
+
+async def test_stopping_fails_what_is_in_flight_and_lets_nothing_in(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    worker = home.peers[WorkerId("decode-0")]
+    task = asyncio.create_task(collect(home.front_door, spec(max_tokens=10_000)))
+    await until(lambda: bool(worker.jobs))
+    await home.front_door.stop()
+    with pytest.raises(RequestFailed, match="stopping"):
+        await task
+    await until(lambda: not worker.jobs)
+    with pytest.raises(NoWorkers, match="closed"):
+        await collect(home.front_door, spec())
+
+
+async def test_one_id_is_served_once_at_a_time(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0")
+    async with home.front_door.generate(spec()):
+        with pytest.raises(InvalidRequest, match="request_id"):
+            await collect(home.front_door, spec())
+    assert await collect(home.front_door, spec()) == fake_output(spec())
+
+
+async def test_metrics_count_what_happened(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("prefill-0", "decode-0")
+    await collect(home.front_door, spec())
+    registry = home.front_door.metrics.registry
+    value = registry.get_sample_value
+    assert value("tercet_requests_total", {"outcome": "length"}) == 1
+    assert value("tercet_ttft_seconds_count") == 1
+    assert value("tercet_pulled_bytes_total") == 40 * 1024
+    assert value("tercet_in_flight") == 0
+    labels = {"worker": "decode-0", "role": "decode"}
+    assert value("tercet_worker_connected", labels) == 1
+    assert b"tercet_itl_seconds_bucket" in home.front_door.metrics.render()
+
+
+async def test_the_front_door_is_ready_when_a_decode_worker_is(house: OpenHouse) -> None:
+    home = await house("prefill-0")
+    assert not home.front_door.status().ready
+    await home.add("decode-0")
+    home.publish()
+    await until(lambda: home.front_door.status().ready)
+
+
+async def test_an_unknown_policy_opens_no_door(house: OpenHouse) -> None:
+    with pytest.raises(ConfigError, match="prefix_affinity"):
+        await house(router=RouterConfig(policy="guess"))
