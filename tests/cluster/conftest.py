@@ -99,7 +99,7 @@ class Served:
     """A cluster that `tercet serve` runs, and the means to look at it and to hurt it."""
 
     file: Path
-    run_dir: Path
+    environment: dict[str, str]
     server: "subprocess.Popen[bytes]"
     record: RunRecord
 
@@ -108,7 +108,14 @@ class Served:
         return f"http://{self.record.http}"
 
     def tercet(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return tercet(*arguments, run_dir=self.run_dir)
+        """Run the command line to its end."""
+        return subprocess.run(
+            ["tercet", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=START_S_MAX,
+        )
 
     def status(self) -> ClusterStatus:
         done = self.tercet("status", "--json")
@@ -136,53 +143,52 @@ class Served:
         return dict(records[0])
 
 
-def tercet(*arguments: str, run_dir: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the command line to its end."""
-    return subprocess.run(
-        [BIN / "tercet", *arguments],
-        env=environment() | {"TERCET_RUN_DIR": str(run_dir)},
-        capture_output=True,
-        text=True,
-        timeout=START_S_MAX,
-    )
-
-
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Ours, but for what pytest sets and what is left of another Ray."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Ours, with the virtual environment's commands, but for what is left of another Ray in this process."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"PATH": f"{BIN}:{kept['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def end(server: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM) -> None:
-    """End a server and see that everything below it ends with it."""
-    family = descendants(server.pid)
-    server.send_signal(number)
-    try:
-        server.wait(END_S_MAX)
-    finally:
-        left = survivors(family, 15.0)
-        commands = [each.command for each in left]
-        for each in left:
-            os.kill(each.pid, signal.SIGKILL)
-    assert not commands, f"these outlived their server: {commands}"
+@pytest.fixture(scope="session")
+def end() -> Callable[["subprocess.Popen[bytes]"], None]:
+    """Ends a process by SIGTERM and sees that everything below it ends with it."""
+
+    def end_family(head: "subprocess.Popen[bytes]") -> None:
+        family = {each: each.command for each in descendants(head.pid)}
+        head.terminate()
+        try:
+            head.wait(END_S_MAX)
+        finally:
+            left = survivors(set(family), 15.0)
+            for each in left:
+                os.kill(each.pid, signal.SIGKILL)
+        assert not left, f"these outlived it: {[family[each] for each in left]}"
+
+    return end_family
 
 
 @pytest.fixture(scope="module")
 def served(
-    write_cluster_file: Callable[[str, int], Path], tmp_path_factory: pytest.TempPathFactory
+    write_cluster_file: Callable[[str, int], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+    end: Callable[["subprocess.Popen[bytes]"], None],
 ) -> Iterator[Served]:
     """A cluster that `tercet serve` runs in the foreground of a process of its own."""
     run_dir, file = tmp_path_factory.mktemp("run"), write_cluster_file("test", 0)
+    environment = environment | {"TERCET_RUN_DIR": str(run_dir)}
     log = run_dir / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [BIN / "tercet", "serve", "-f", file, "--run-dir", run_dir],
-            env=environment(),
+            ["tercet", "serve", "-f", file],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Served(file, run_dir, server, _ready(server, RunBook(run_dir), log))
+        yield Served(file, environment, server, _ready(server, RunBook(run_dir), log))
     finally:
         if server.poll() is None:
             end(server)

@@ -1,0 +1,163 @@
+"""On a Ray cluster that is not ours: `serve deploy`, `ray job submit`, `tercet serve --address`; and nothing of ours stays."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tercet.app.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+LOOPBACK = "127.0.0.2"
+START_S_MAX = 120.0
+POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head started by somebody else, and the commands people run beside it."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """Run a command of the virtual environment in the repository; returns all it printed."""
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=START_S_MAX,
+        )
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def ready(self) -> bool:
+        command = ("tercet", "status", "--address", self.address)
+        return subprocess.run(command, env=self.environment, capture_output=True).returncode == 0
+
+    def nothing_is_left(self) -> None:
+        said = self.run("tercet", "status", "--address", self.address, fails=True)
+        assert "runs no cluster of ours" in said
+        assert "tercet" not in self.run(
+            "ray", "list", "actors", "--address", self.dashboard, "--filter", "state=ALIVE"
+        )
+
+
+@pytest.fixture(scope="module")
+def head(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+    end: Callable[["subprocess.Popen[bytes]"], None],
+) -> Iterator[Head]:
+    """A head on loopback with a dashboard, in a short directory of its own."""
+    gcs, dashboard, agent = (free_port(LOOPBACK) for _ in range(3))
+    environment = environment | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+    }
+    log, temp_dir = tmp_path_factory.mktemp("head") / "ray.log", Path(f"/tmp/tercet-test-{gcs}")
+    command = ["ray", "start", "--head", "--block", f"--node-ip-address={LOOPBACK}"]
+    command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-host={LOOPBACK}"]
+    command += [f"--dashboard-agent-listen-port={agent}", "--num-cpus=4", f"--temp-dir={temp_dir}"]
+    command += ["--object-store-memory=100000000"]
+    with log.open("wb") as output:
+        ray = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        url = f"http://{LOOPBACK}:{dashboard}"
+        until(lambda: answers(f"{url}/api/version") and answers(f"http://{LOOPBACK}:{agent}/"))
+        yield Head(f"{LOOPBACK}:{gcs}", url, environment)
+    finally:
+        end(ray)
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + START_S_MAX
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(POLL_S)
+
+
+def answers(url: str) -> bool:
+    """Whether anybody speaks HTTP there."""
+    try:
+        httpx.get(url, timeout=5)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def complete(http_port: int) -> str:
+    body = {"model": "tiny", "prompt": "Once upon a time, long ago, there was", "max_tokens": 4}
+    url = f"http://127.0.0.1:{http_port}/v1/completions"
+    reply = httpx.post(url, json=body, timeout=60)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["choices"][0]["finish_reason"])
+
+
+def test_serve_deploy_brings_up_the_whole_cluster_and_down_ends_it(
+    head, write_cluster_file, tmp_path
+):
+    port = free_port("127.0.0.1")
+    cluster_file = write_cluster_file("deployed", port)
+    text = (REPOSITORY / "deploy" / "serve.yaml").read_text()
+    for ours, tests in (
+        ("deploy/cluster.yaml\n", f"{cluster_file}\n"),
+        ("port: 8000", f"port: {port}"),
+        ("tercet-demo ", "tercet-deployed "),
+    ):
+        assert ours in text
+        text = text.replace(ours, tests)
+    serve_file = tmp_path / "serve.yaml"
+    serve_file.write_text(text)
+    head.run("serve", "deploy", "-a", head.dashboard, str(serve_file))
+    until(head.ready)
+    assert complete(port) == "length"
+    assert "has ended" in head.run("tercet", "down", "--address", head.address)
+    head.nothing_is_left()
+
+
+def test_a_job_serves_as_long_as_it_runs(head, write_cluster_file):
+    port = free_port("127.0.0.1")
+    cluster_file = write_cluster_file("job", port)
+    log = head.run(
+        *("ray", "job", "submit", "--address", head.dashboard, "--working-dir", "deploy"),
+        *("--", "python", "job.py", "-f", str(cluster_file), "--seconds", "1"),
+    )
+    assert f"ready: http://127.0.0.1:{port}/v1" in log
+    assert log.rindex("ended") > log.index("stopping the workers")
+    head.nothing_is_left()
+
+
+def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, tmp_path):
+    port = free_port("127.0.0.1")
+    cluster_file = write_cluster_file("guest", port)
+    environment = head.environment | {"TERCET_RUN_DIR": str(tmp_path)}
+    command = ["tercet", "serve", "-f", str(cluster_file), "--address", head.address]
+    with (tmp_path / "server.log").open("wb") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: server.poll() is not None or head.ready())
+        assert server.poll() is None, (tmp_path / "server.log").read_text()
+        assert complete(port) == "length"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0, (tmp_path / "server.log").read_text()
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+    head.nothing_is_left()
