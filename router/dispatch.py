@@ -89,7 +89,7 @@ class Dispatch:
     ) -> Callable[[Role], list[WorkerView]]:
         """The views of one pool for this request; the index is asked once for both pools."""
         now_s = self._clock.now_s()
-        hits = self._index.hits(errand.prefix.hashes)
+        hits = self._index.hits(errand.prefix.names)
 
         def pool(role: Role) -> list[WorkerView]:
             return [
@@ -105,4 +105,4 @@ class Dispatch:
     def _charge(self, errand: Errand, worker: Endpoint, tokens: int, context_tokens: int) -> None:
         now_s = self._clock.now_s()
         errand.slot.charge(worker, tokens=tokens, context_tokens=context_tokens, now_s=now_s)
-        self._index.record(life_of(worker), errand.prefix.hashes)
+        self._index.record(life_of(worker), errand.prefix.names)

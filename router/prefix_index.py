@@ -2,55 +2,57 @@
 
 Workers say nothing of their caches; what was sent there was cached there, until it was evicted. The index forgets like a
 cache does, least recently used first, so it errs little; and an error costs a worse choice, never a wrong answer. One
-entry a block, each a bit mask over workers: the longest prefix of *every* worker is found in one walk along the prompt.
+entry a block, each a bit mask over workers. Whoever has seen a prefix has seen all shorter ones, and nobody is forgotten
+in another order, so masks only shrink along a prompt and the longest prefix of a worker is found by bisection.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
-from tercet.blocks import HashDomain, hash_block, hash_blocks
-from tercet.ids import BlockHash
+from tercet.blocks import HashDomain
 from tercet.router.ledger import Life
+from tercet.router.prefix_names import PrefixName, prefix_names, root_of
 
 
 class PrefixIndex:
-    """Block hash → the workers that have seen it. Hashes are chained, so one hash stands for all tokens before it."""
+    """Name of a prefix → the workers that have seen it. One name stands for all tokens before its end."""
 
     def __init__(self, blocks_max: int) -> None:
         assert blocks_max > 0, blocks_max
         self._blocks_max = blocks_max
-        self._seen: OrderedDict[BlockHash, int] = OrderedDict()
+        self._seen: OrderedDict[PrefixName, int] = OrderedDict()
         self._bits: dict[Life, int] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def hits(self, hashes: Sequence[BlockHash]) -> dict[Life, int]:
-        """For each worker that has seen any, how many leading blocks of `hashes`."""
+    def hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
+        """For each worker that has seen any, how many leading blocks of `names`."""
         lives = {bit: life for life, bit in self._bits.items()}
         found: dict[Life, int] = {}
-        here = -1
-        for depth, block in enumerate(hashes):
-            still = here & self._seen.get(block, 0)
-            if depth and still != here:
-                self._note(found, lives, here & ~still, depth)
-            here = still
-            if not here:
-                break
-        else:
-            if hashes:
-                self._note(found, lives, here, len(hashes))
+        still = self._mask(names[0]) if names else 0
+        while still:
+            depth = self._depth(still, names)
+            further = still & self._mask(names[depth]) if depth < len(names) else 0
+            self._note(found, lives, still & ~further, depth)
+            still = further
         return found
 
-    def record(self, life: Life, hashes: Iterable[BlockHash]) -> None:
+    def hit(self, life: Life, names: Sequence[PrefixName]) -> int:
+        """How many leading blocks of `names` this worker has seen; costs the same however many workers there are."""
+        bit = self._bits.get(life, 0)
+        return self._depth(bit, names) if bit else 0
+
+    def record(self, life: Life, names: Iterable[PrefixName]) -> None:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:
             bit = self._bits[life] = self._free_bit()
-        for block in reversed(list(hashes)):
-            self._seen[block] = self._seen.get(block, 0) | bit
-            self._seen.move_to_end(block)
+        for name in reversed(list(names)):
+            self._seen[name] = self._seen.get(name, 0) | bit
+            self._seen.move_to_end(name)
         while len(self._seen) > self._blocks_max:
             self._seen.popitem(last=False)
 
@@ -59,17 +61,25 @@ class PrefixIndex:
         bit = self._bits.pop(life, None)
         if bit is None:
             return
-        for block, mask in list(self._seen.items()):
+        for name, mask in list(self._seen.items()):
             if mask == bit:
-                del self._seen[block]
+                del self._seen[name]
             elif mask & bit:
-                self._seen[block] = mask & ~bit
+                self._seen[name] = mask & ~bit
 
     def keep_only(self, lives: AbstractSet[Life]) -> None:
         """Forget everybody else."""
         for life in list(self._bits):
             if life not in lives:
                 self.forget(life)
+
+    def _mask(self, name: PrefixName) -> int:
+        return self._seen.get(name, 0)
+
+    def _depth(self, mask: int, names: Sequence[PrefixName]) -> int:
+        """How many leading blocks all workers in `mask` have seen."""
+        seen = self._seen
+        return bisect_left(names, True, key=lambda name: mask & seen.get(name, 0) != mask)
 
     def _free_bit(self) -> int:
         taken = sum(self._bits.values())
@@ -84,22 +94,20 @@ class PrefixIndex:
 
 
 class Prefix:
-    """The block hashes of one request's tokens: the prompt's are computed once, the output's when somebody asks."""
+    """The names of one request's prefixes: the prompt's are computed once, the output's when somebody asks."""
 
     def __init__(self, prompt: Sequence[int], block_tokens: int, domain: HashDomain) -> None:
-        self._prompt, self._block_tokens, self._domain = prompt, block_tokens, domain
-        self.hashes = tuple(hash_blocks(prompt, block_tokens, domain))
+        self.block_tokens = block_tokens
+        self._prompt, self._root = prompt, root_of(domain)
+        self.names = prefix_names(prompt, block_tokens, self._root)
 
     def tokens(self, blocks: int) -> int:
         """How many tokens so many blocks are."""
-        return blocks * self._block_tokens
+        return blocks * self.block_tokens
 
-    def extended(self, output: Sequence[int]) -> list[BlockHash]:
-        """The hashes of prompt and output together."""
-        hashes, size = list(self.hashes), self._block_tokens
-        parent = hashes[-1] if hashes else self._domain.root()
-        rest = [*self._prompt[len(hashes) * size :], *output]
-        for start in range(0, len(rest) - size + 1, size):
-            parent = hash_block(parent, rest[start : start + size])
-            hashes.append(parent)
-        return hashes
+    def extended(self, output: Sequence[int]) -> list[PrefixName]:
+        """The names of prompt and output together."""
+        known = self.tokens(len(self.names))
+        parent = self.names[-1] if self.names else self._root
+        rest = [*self._prompt[known:], *output]
+        return self.names + prefix_names(rest, self.block_tokens, parent, known)

@@ -1,16 +1,21 @@
 """The index remembers who saw which prefix, within its bound."""
 
-from tercet.blocks import HashDomain, hash_blocks
-from tercet.ids import BlockHash, Incarnation, WorkerId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.blocks import HashDomain
+from tercet.ids import Incarnation, WorkerId
+from tercet.router.ledger import Life
 from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.prefix_names import PrefixName
 
 A = (WorkerId("a"), Incarnation("1"))
 B = (WorkerId("b"), Incarnation("1"))
 C = (WorkerId("c"), Incarnation("1"))
 
 
-def chain(*names: str) -> list[BlockHash]:
-    return [BlockHash(name.encode()) for name in names]
+def chain(*names: str) -> list[PrefixName]:
+    return [PrefixName(int.from_bytes(name.encode())) for name in names]
 
 
 def test_each_worker_gets_the_length_of_its_own_prefix() -> None:
@@ -75,5 +80,42 @@ def test_extending_a_prefix_equals_hashing_the_whole() -> None:
     tokens = list(range(100))
     for cut in (0, 3, 16, 40, 100):
         prefix = Prefix(tokens[:cut], 16, domain)
-        assert prefix.extended(tokens[cut:]) == list(hash_blocks(tokens, 16, domain))
+        assert prefix.extended(tokens[cut:]) == Prefix(tokens, 16, domain).names
     assert Prefix(tokens, 16, domain).tokens(3) == 48
+
+
+def test_one_workers_hit_is_what_all_hits_say() -> None:
+    index = PrefixIndex(100)
+    index.record(A, chain("x", "y", "z"))
+    index.record(B, chain("x"))
+    asked = chain("x", "y", "w")
+    assert {life: index.hit(life, asked) for life in (A, B, C)} == {A: 2, B: 1, C: 0}
+
+
+prompts = st.lists(st.sampled_from("ab"), min_size=1, max_size=6)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B, C]), prompts), max_size=30),
+    st.integers(1, 12),
+    st.sampled_from([None, A, B]),
+    prompts,
+)
+def test_bisection_finds_what_a_walk_along_the_prompt_finds(
+    sent: list[tuple[Life, list[str]]], bound: int, lost: Life | None, asked: list[str]
+) -> None:
+    def names(prompt: list[str]) -> list[PrefixName]:
+        return chain(*("".join(prompt[: end + 1]) for end in range(len(prompt))))
+
+    index = PrefixIndex(bound)
+    for life, prompt in sent:
+        index.record(life, names(prompt))
+    if lost is not None:
+        index.forget(lost)
+    walked = dict.fromkeys((A, B, C), 0)
+    for depth, name in enumerate(names(asked)):
+        for life in walked:
+            if walked[life] == depth and index.hits([name]).get(life):
+                walked[life] += 1
+    assert index.hits(names(asked)) == {life: depth for life, depth in walked.items() if depth}
+    assert {life: index.hit(life, names(asked)) for life in walked} == walked
