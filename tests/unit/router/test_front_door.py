@@ -15,13 +15,13 @@ from tercet.errors import (
     Overloaded,
     RequestFailed,
 )
-from tercet.ids import WorkerId
+from tercet.ids import FIRST_EPOCH, WorkerId
 from tercet.request import FinishReason, RequestSpec
 from tercet.router.fake_worker import FakeWorker, fake_output
 from tercet.router.front_door import FrontDoor
 from tercet.router.record import Outcome
 from tercet.router.split import SplitReason
-from tercet.wire import Adopt, Cancel, Submit
+from tercet.wire import Adopt, Cancel, Submit, Tokens
 
 OpenHouse = Callable[..., Awaitable[Any]]
 MakeSpec = Callable[..., RequestSpec]
@@ -371,6 +371,21 @@ async def test_stopping_fails_what_is_in_flight_and_lets_nothing_in(
     await until(lambda: not worker.jobs)
     with pytest.raises(NoWorkers, match="closed"):
         await collect(home.front_door, spec())
+
+
+async def test_nonsense_from_a_worker_ends_only_the_request_it_names(
+    house: OpenHouse, spec: MakeSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = await house("decode-0")
+    door, hit, neighbour = home.front_door, spec("hit", max_tokens=500), spec("neighbour")
+    async with asyncio.TaskGroup() as group, door.generate(hit) as generation:
+        other = group.create_task(collect(door, neighbour))
+        door.heard(Tokens(hit.id, FIRST_EPOCH, 0, None))  # type: ignore[arg-type]
+        with pytest.raises(RequestFailed, match="internal error"):
+            _ = [piece async for piece in generation]
+    assert other.result() == fake_output(neighbour)
+    assert "request hit" in caplog.text
+    await until(lambda: not home.peers[WorkerId("decode-0")].jobs)
 
 
 async def test_one_id_is_served_once_at_a_time(house: OpenHouse, spec: MakeSpec) -> None:
