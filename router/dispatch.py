@@ -1,6 +1,6 @@
 """The desk where requests get their workers: views in, the policy's choice out, counted and remembered at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tercet.clock import Clock
@@ -9,8 +9,10 @@ from tercet.request import RequestSpec
 from tercet.role import Role
 from tercet.router.ledger import Ledger, Slot, life_of
 from tercet.router.policy import Ask, Choice, WorkerView
+from tercet.router.pool import LivePool
 from tercet.router.prefix_index import Prefix, PrefixIndex
 from tercet.router.routes import Route, Routes
+from tercet.router.session import Session
 from tercet.router.sessions import Sessions
 from tercet.router.views import view_of
 from tercet.wire import Endpoint, Message
@@ -25,10 +27,18 @@ class Errand:
     slot: Slot
     session: str = ""
 
-    def ask(self, output_tokens: int) -> Ask:
+    def ask(self, output_tokens: int, now_s: float) -> Ask:
         """What policies are told, with so many tokens generated already."""
-        spec = self.spec
-        return Ask(spec.id, len(spec.prompt) + output_tokens, spec.priority, self.session)
+        spec, prefix = self.spec, self.prefix
+        return Ask(
+            request=spec.id,
+            tokens=len(spec.prompt) + output_tokens,
+            priority=spec.priority,
+            session=self.session,
+            names=prefix.names,
+            block_tokens=prefix.block_tokens,
+            at_s=now_s,
+        )
 
 
 class Dispatch:
@@ -49,21 +59,21 @@ class Dispatch:
         self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId]
     ) -> Route | None:
         """Who begins with the request; None when no decode worker may be asked now."""
-        ask = errand.ask(output_tokens)
-        seen = self._seen(errand, exclude)
-        route = self._routes.begin(ask, seen(Role.PREFILL), seen(Role.DECODE))
+        ask = errand.ask(output_tokens, self._clock.now_s())
+        pool = self._pools(errand, exclude, ask.at_s)
+        route = self._routes.begin(ask, pool(Role.PREFILL), pool(Role.DECODE))
         if route is not None:
-            self._charge(errand, route.view.endpoint, route.miss_tokens, ask.tokens)
+            self._charge(errand, ask, route.view.endpoint, route.miss_tokens)
         return route
 
     def adopt(
         self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId]
     ) -> Choice | None:
         """Who pulls and decodes; None when no decode worker may be asked now. Pulled tokens are no work to wait for."""
-        ask = errand.ask(output_tokens)
-        choice = self._routes.adopt(ask, self._seen(errand, exclude)(Role.DECODE))
+        ask = errand.ask(output_tokens, self._clock.now_s())
+        choice = self._routes.adopt(ask, self._pools(errand, exclude, ask.at_s)(Role.DECODE))
         if choice is not None:
-            self._charge(errand, choice.view.endpoint, 0, ask.tokens)
+            self._charge(errand, ask, choice.view.endpoint, 0)
         return choice
 
     def remember(self, errand: Errand, worker: Endpoint, output: Sequence[int]) -> None:
@@ -84,25 +94,24 @@ class Dispatch:
             return f"none of {len(decodes)} decode workers is connected"
         return f"none of {len(decodes)} decode workers may be asked now"
 
-    def _seen(
-        self, errand: Errand, exclude: frozenset[WorkerId]
-    ) -> Callable[[Role], list[WorkerView]]:
-        """The views of one pool for this request; the index is asked once for both pools."""
-        now_s = self._clock.now_s()
-        hits = self._index.hits(errand.prefix.names)
+    def _pools(
+        self, errand: Errand, exclude: frozenset[WorkerId], now_s: float
+    ) -> Callable[[Role], LivePool]:
+        """The pools as this request may see them; nothing is looked at before a policy asks."""
+        names, ledger, tokens = errand.prefix.names, self._ledger, errand.prefix.tokens
 
-        def pool(role: Role) -> list[WorkerView]:
-            return [
-                view_of(
-                    s, self._ledger, errand.prefix.tokens(hits.get(life_of(s.endpoint), 0)), now_s
-                )
-                for s in self._sessions.of_role(role)
-                if s.endpoint.worker not in exclude
-            ]
+        def one(session: Session) -> WorkerView:
+            blocks = self._index.hit(life_of(session.endpoint), names)
+            return view_of(session, ledger, tokens(blocks), now_s)
 
-        return pool
+        def everybody(sessions: Iterator[Session]) -> Iterator[WorkerView]:
+            hits = self._index.hits(names)
+            for session in sessions:
+                blocks = hits.get(life_of(session.endpoint), 0)
+                yield view_of(session, ledger, tokens(blocks), now_s)
 
-    def _charge(self, errand: Errand, worker: Endpoint, tokens: int, context_tokens: int) -> None:
-        now_s = self._clock.now_s()
-        errand.slot.charge(worker, tokens=tokens, context_tokens=context_tokens, now_s=now_s)
+        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody)
+
+    def _charge(self, errand: Errand, ask: Ask, worker: Endpoint, tokens: int) -> None:
+        errand.slot.charge(worker, tokens=tokens, context_tokens=ask.tokens, now_s=ask.at_s)
         self._index.record(life_of(worker), errand.prefix.names)

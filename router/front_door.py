@@ -186,5 +186,7 @@ def _routes(config: ClusterConfig) -> Routes:
     """The configured policy, once for each pool."""
     dice = random.Random()
     router = config.router
-    options = POLICIES.options(router.policy, router.policy_options)
-    return Routes(options.build(dice), options.build(dice), Split(router.local_prefill_tokens_max))
+    options = POLICIES.options(router.policy, router.policy_options).aimed_at(config.slo)
+    apart = config.pools.prefill.replicas > 0
+    decode = options.build_decode(dice) if apart else options.build(dice)
+    return Routes(options.build(dice), decode, Split(router.local_prefill_tokens_max))

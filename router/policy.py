@@ -2,13 +2,15 @@
 
 The verbs and the plain data they pass. Policies decide from a frozen picture of each worker; they send nothing, read no
 clock, and roll dice only with the generator they were given. The unit of every cost is the token, so costs add up.
+`Policy` looks at everybody; a chooser that can name its candidates looks at them only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tercet.ids import RequestId, WorkerId
+from tercet.router.prefix_names import PrefixName
 from tercet.wire import Endpoint, LoadReport
 
 
@@ -22,6 +24,11 @@ class Ask:
     priority: int = 0
     session: str = ""
     """The client's name for a conversation; empty when it gave none."""
+    names: Sequence[PrefixName] = ()
+    """One for each full block of the prompt: the name of everything up to its end."""
+    block_tokens: int = 16
+    at_s: float = 0.0
+    """Now, on a clock that only runs forward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Scored:
 
     view: WorkerView
     cost_tokens: float
+    predicted_ttft_s: float | None = None
+    """From the dispatch on; None where the policy does not predict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,28 @@ class Choice:
 
     view: WorkerView
     candidates: tuple[Scored, ...]
+    reason: str = ""
+    """In one word, where the policy has several reasons; empty where the costs say everything."""
+
+
+class Pool(Protocol):
+    """The workers of one pool, for one request. Each view is made when it is first asked for."""
+
+    @property
+    def members(self) -> frozenset[WorkerId]:
+        """Who belongs to it, usable at the moment or not; the same object as long as nobody joins or leaves."""
+
+    def find(self, worker: WorkerId) -> WorkerView | None:
+        """The view of one worker; None while it may not be asked."""
+
+    def __iter__(self) -> Iterator[WorkerView]:
+        """Everybody who may be asked."""
+
+
+class Chooser(Protocol):
+    """Chooses one worker of a pool; None when nobody suits. Has its own memory, so there is one for each pool."""
+
+    def choose(self, ask: Ask, pool: Pool) -> Choice | None: ...
 
 
 class Filter(Protocol):
@@ -131,11 +162,11 @@ class Policy:
     score: Score
     pick: Pick
 
-    def choose(self, ask: Ask, views: Sequence[WorkerView]) -> Choice | None:
-        """One of `views`; None when no filter lets any of them pass."""
+    def choose(self, ask: Ask, pool: Iterable[WorkerView]) -> Choice | None:
+        """One of `pool`; None when no filter lets any of them pass."""
         scored = tuple(
             Scored(view, self.score.cost_tokens(ask, view))
-            for view in views
+            for view in pool
             if all(rule.keep(ask, view) for rule in self.filters)
         )
         return Choice(self.pick.pick(scored).view, scored) if scored else None

@@ -1,9 +1,8 @@
 """Where a request goes: the policy's choice in each pool, and whether the two are needed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tercet.router.policy import Ask, Choice, Policy, WorkerView
+from tercet.router.policy import Ask, Choice, Chooser, Pool, WorkerView
 from tercet.router.split import Split, SplitReason, predict_ttft_s
 
 
@@ -30,23 +29,21 @@ class Route:
 class Routes:
     """One policy a pool, each with its own memory, and the rule between the pools."""
 
-    prefill: Policy
-    decode: Policy
+    prefill: Chooser
+    decode: Chooser
     split: Split
 
-    def begin(
-        self, ask: Ask, prefills: Sequence[WorkerView], decodes: Sequence[WorkerView]
-    ) -> Route | None:
+    def begin(self, ask: Ask, prefills: Pool, decodes: Pool) -> Route | None:
         """Who begins. None when no decode worker may be asked: nobody could finish the request."""
         decode = self.decode.choose(ask, decodes)
         if decode is None:
             return None
-        prefill = self.prefill.choose(ask, prefills) if prefills else None
+        prefill = self.prefill.choose(ask, prefills)
         reason = self.split.decide(ask, decode.view, prefill.view if prefill else None)
         choice = prefill if prefill is not None and reason is SplitReason.APART else decode
         miss_tokens = choice.view.miss_tokens(ask)
         return Route(choice, reason, miss_tokens, predict_ttft_s(ask, choice.view))
 
-    def adopt(self, ask: Ask, decodes: Sequence[WorkerView]) -> Choice | None:
+    def adopt(self, ask: Ask, decodes: Pool) -> Choice | None:
         """Who pulls the KV and decodes; asked when the prefill has begun, with the loads of that moment."""
         return self.decode.choose(ask, decodes)

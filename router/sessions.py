@@ -10,10 +10,13 @@ from tercet.ids import FrontDoorId, new_incarnation
 from tercet.link import host_id
 from tercet.role import Role
 from tercet.router.ledger import Life, life_of
+from tercet.router.pool import Roster
 from tercet.router.session import Listener, Session
 from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, Membership, Message
 
 logger = logging.getLogger(__name__)
+
+NOBODY = Roster()
 
 
 class Sessions:
@@ -32,15 +35,16 @@ class Sessions:
         self._clock, self._listener = clock, listener
         self._incarnation, self._host_id = new_incarnation(), host_id()
         self._sessions: dict[Life, Session] = {}
+        self._rosters: dict[Role, Roster] = {}
         self._tasks: dict[Life, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
 
-    def of_role(self, role: Role) -> Iterator[Session]:
-        """Sessions over which new work may be sent."""
-        return (s for s in self._sessions.values() if s.usable and s.endpoint.role is role)
+    def roster(self, role: Role) -> Roster:
+        """The pool by the last membership; the same object until the next one that changes it."""
+        return self._rosters.get(role, NOBODY)
 
     def post(self, worker: Endpoint, message: Message) -> None:
         """Send soon; nothing happens when this life of the worker is gone, as the listener knows."""
@@ -58,6 +62,8 @@ class Sessions:
         for life, endpoint in members.items():
             if life not in self._sessions:
                 self._open(life, endpoint)
+        for role in Role:
+            self._enrol(role)
 
     def close_idle(self, is_idle: Callable[[Endpoint], bool]) -> None:
         """End retired sessions without link or work; a worker that is being drained keeps its link until then."""
@@ -70,6 +76,16 @@ class Sessions:
         for life in list(self._sessions):
             self._close(life)
         await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _enrol(self, role: Role) -> None:
+        seats = {
+            session.endpoint.worker: session
+            for session in self._sessions.values()
+            if session.endpoint.role is role and not session.retired
+        }
+        last = self.roster(role)
+        members = last.members if seats.keys() == last.members else frozenset(seats)
+        self._rosters[role] = Roster(seats, members)
 
     def _open(self, life: Life, endpoint: Endpoint) -> None:
         hello = Hello(

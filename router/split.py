@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tercet.latency import UNFITTED, attended_tokens
+from tercet.latency import UNFITTED
+from tercet.router.forecast import ttft_s
 from tercet.router.policy import Ask, WorkerView
 
 LOCAL_GAIN_MIN = 1.5
@@ -27,15 +28,11 @@ class SplitReason(StrEnum):
 def predict_ttft_s(ask: Ask, view: WorkerView) -> float | None:
     """Seconds until this worker has computed what is ahead of the request and the request's own missing tokens.
 
-    None while the worker has not fitted its latency model. Pending prompts count by their linear term alone: their
-    lengths are not known here, and attention is the smaller part up to several thousand tokens.
+    None while the worker has not fitted its latency model.
     """
     if view.report is None or view.report.prefill_coefficients == UNFITTED:
         return None
-    fixed_s, token_s, attended_s = view.report.prefill_coefficients
-    miss_tokens = view.miss_tokens(ask)
-    own_s = fixed_s + token_s * miss_tokens + attended_s * attended_tokens(miss_tokens, ask.tokens)
-    return token_s * view.pending_tokens + own_s
+    return ttft_s(ask, view, view.report.prefill_coefficients)
 
 
 @dataclass(frozen=True, slots=True)

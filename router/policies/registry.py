@@ -2,11 +2,13 @@
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
+from typing import Self
 
 import msgspec
 
+from tercet.config import SloConfig
 from tercet.errors import ConfigError
-from tercet.router.policy import Dice, Policy
+from tercet.router.policy import Chooser, Dice
 
 
 class AbstractStruct(msgspec.StructMeta, ABCMeta):
@@ -23,8 +25,16 @@ class PolicyOptions(
     """Base of each policy's options: numbers with defaults, units in their names."""
 
     @abstractmethod
-    def build(self, dice: Dice) -> Policy:
-        """A new policy with its own memory, for one pool."""
+    def build(self, dice: Dice) -> Chooser:
+        """A new policy with its own memory, for a pool that computes prompts."""
+
+    def build_decode(self, dice: Dice) -> Chooser:
+        """The same for decode workers beside a prefill pool: they decode, and compute what is short or cached there."""
+        return self.build(dice)
+
+    def aimed_at(self, slo: SloConfig) -> Self:
+        """These options, with the cluster's promises where they leave them open."""
+        return self
 
 
 class Registry:

@@ -1,0 +1,32 @@
+"""When the first token would come: the one prediction that the split and every predicting policy share."""
+
+from tercet.latency import UNFITTED, Coefficients, attended_tokens
+from tercet.router.policy import Ask, WorkerView
+
+
+def ttft_s(ask: Ask, view: WorkerView, coefficients: Coefficients) -> float:
+    """Seconds from the dispatch until what is ahead and the request's own missing tokens are computed.
+
+    Pending prompts count by their linear term alone: their lengths are not known here, and attention is the smaller part
+    up to several thousand tokens.
+    """
+    fixed_s, token_s, attended_s = coefficients
+    miss_tokens = view.miss_tokens(ask)
+    own_s = fixed_s + token_s * miss_tokens + attended_s * attended_tokens(miss_tokens, ask.tokens)
+    return token_s * view.pending_tokens + own_s
+
+
+class Forecast:
+    """Predicts for the workers of one pool, which are equal: one that has not measured itself yet borrows the last fit seen,
+    and before the first fit all are thought to compute `assumed_tokens_per_s`, so that comparing seconds is comparing tokens.
+    """
+
+    def __init__(self, assumed_tokens_per_s: float) -> None:
+        assert assumed_tokens_per_s > 0, assumed_tokens_per_s
+        self._fit: Coefficients = (0.0, 1.0 / assumed_tokens_per_s, 0.0)
+
+    def ttft_s(self, ask: Ask, view: WorkerView) -> float:
+        """Seconds until the first token if the request went there now."""
+        if view.report is not None and view.report.prefill_coefficients != UNFITTED:
+            self._fit = view.report.prefill_coefficients
+        return ttft_s(ask, view, self._fit)

@@ -1,0 +1,58 @@
+"""Pools of workers as policies see them: the live one of a front door, and a plain list."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tercet.ids import WorkerId
+from tercet.router.policy import WorkerView
+from tercet.router.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The seats of one pool and the session with each; replaced whole when the membership changes."""
+
+    sessions: dict[WorkerId, Session] = field(default_factory=dict)
+    members: frozenset[WorkerId] = frozenset()
+
+
+class LivePool:
+    """One pool of the front door, for one request."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        exclude: frozenset[WorkerId],
+        one: Callable[[Session], WorkerView],
+        everybody: Callable[[Iterator[Session]], Iterator[WorkerView]],
+    ) -> None:
+        self._roster, self._exclude = roster, exclude
+        self._one, self._everybody = one, everybody
+
+    @property
+    def members(self) -> frozenset[WorkerId]:
+        return self._roster.members
+
+    def find(self, worker: WorkerId) -> WorkerView | None:
+        session = self._roster.sessions.get(worker)
+        return self._one(session) if session is not None and self._may_ask(session) else None
+
+    def __iter__(self) -> Iterator[WorkerView]:
+        return self._everybody(filter(self._may_ask, self._roster.sessions.values()))
+
+    def _may_ask(self, session: Session) -> bool:
+        return session.usable and session.endpoint.worker not in self._exclude
+
+
+class ListedPool:
+    """A pool of given views."""
+
+    def __init__(self, views: Sequence[WorkerView]) -> None:
+        self._views = {view.worker: view for view in views}
+        self.members = frozenset(self._views)
+
+    def find(self, worker: WorkerId) -> WorkerView | None:
+        return self._views.get(worker)
+
+    def __iter__(self) -> Iterator[WorkerView]:
+        return iter(self._views.values())
