@@ -67,7 +67,7 @@ class Engine:
         batch, self._announced = self._announced, None
         if batch is None:
             batch = self._scheduler.schedule()
-            self._stalled = not (batch.chunks or batch.preempted or batch.stuck)
+            self._stalled = not (batch.chunks or batch.stuck)
             for sequence in batch.stuck:
                 reason = f"{len(sequence.tokens)} tokens need more KV blocks than there are"
                 self._residents.fail(sequence, reason, retryable=False)

@@ -36,7 +36,6 @@ class Batch:
     chunks: list[Chunk] = field(default_factory=list)
     begun: list[Sequence] = field(default_factory=list)
     """Sequences that left the queue for this step."""
-    preempted: int = 0
     stuck: list[Sequence] = field(default_factory=list)
     """Sequences that need more blocks than there are; nothing but ending them helps."""
 
@@ -74,7 +73,7 @@ class Scheduler:
                     chunk = Chunk(sequence, min(sequence.remaining, budget))
                     batch.chunks.append(chunk)
                     budget -= chunk.tokens
-        while budget and self.waiting and self._has_place and not batch.preempted:
+        while budget and self.waiting and self._has_place:
             sequence = self.waiting[0]
             if not self._admit(sequence):
                 self._short_of_blocks = True
@@ -233,7 +232,6 @@ class Scheduler:
                 break
             victim = self._victim(sequence, batch)
             self._preempt(victim)
-            batch.preempted += 1
             if victim is sequence:
                 return False
         return True

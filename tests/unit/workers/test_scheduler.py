@@ -159,7 +159,7 @@ def test_growing_preempts_the_latest_of_the_lowest_priority() -> None:
         stage.step()
     assert stage.scheduler.enqueue(late) is None
     batch = stage.step()
-    while not batch.preempted:
+    while not late.preemptions:
         assert {late.phase, important.phase} == {Phase.RUNNING}
         batch = stage.step()
     assert plan(batch) == [(important.id, 1)]
@@ -168,6 +168,28 @@ def test_growing_preempts_the_latest_of_the_lowest_priority() -> None:
     stage.scheduler.remove(important)
     stage.step()
     assert late.phase is Phase.RUNNING, "there is room again"
+
+
+def test_a_sequence_in_the_batch_is_not_preempted_for_one_that_comes_after_it() -> None:
+    stage = Stage(blocks=5)
+    pulled = stage.make(8, priority=1)
+    decode = stage.add(4)
+    stage.step()
+    assert stage.scheduler.reserve(pulled) is None
+    stage.step()
+    for _ in range(2):  # up to the last slot of its second block, so that it need not grow
+        stage.step()
+    filler = stage.make(4, hand_off=True)
+    stage.scheduler.advance(pulled, 6)  # less than was promised: a prefill that must grow
+    pulled.tokens.append(7)
+    stage.scheduler.start(pulled)
+    filler.blocks = stage.pool.allocate(stage.pool.free) or []
+    filler.phase = Phase.HELD
+    stage.scheduler.held.add(filler)
+    decode_before = decode.computed
+    assert plan(stage.step()) == [(decode.id, 1)]
+    assert decode.computed == decode_before + 1
+    assert (pulled.phase, pulled.preemptions) == (Phase.WAITING, 1)
 
 
 def test_a_preempted_sequence_computes_only_what_the_cache_has_lost() -> None:
@@ -207,7 +229,7 @@ def test_one_that_needs_more_blocks_than_there_are_is_stuck_and_preempts_nobody(
     stage.step()
     batch = stage.step()
     assert batch.stuck == [greedy]
-    assert not batch.preempted
+    assert greedy.preemptions == 0
 
 
 def test_admission_leaves_a_block_for_every_sequence_that_will_grow() -> None:
