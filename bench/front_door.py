@@ -203,7 +203,7 @@ def main(show: Callable[[str], None] = print) -> None:
             f"{row.tokens_per_cpu_s:>14,.0f}{row.tokens_per_s:>12,.0f}{row.cpu_us_per_request:>12,.0f}"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+        arguments.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
 
 
 if __name__ == "__main__":
