@@ -43,16 +43,9 @@ class Head:
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
-    def ready(self) -> bool:
-        command = ("tercet", "status", "--address", self.address)
-        return subprocess.run(command, env=self.environment, capture_output=True).returncode == 0
-
-    def nothing_is_left(self) -> None:
-        said = self.run("tercet", "status", "--address", self.address, fails=True)
-        assert "runs no cluster of ours" in said
-        assert "tercet" not in self.run(
-            "ray", "list", "actors", "--address", self.dashboard, "--filter", "state=ALIVE"
-        )
+    def actors(self) -> str:
+        """A table of the living actors, with their names."""
+        return self.run("ray", "list", "actors", "--address", self.dashboard, "-f", "state=ALIVE")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +94,16 @@ def answers(url: str) -> bool:
     return True
 
 
+def ready(http_port: int) -> bool:
+    """Whether a front door has reached all three workers."""
+    try:
+        reply = httpx.get(f"http://127.0.0.1:{http_port}/tercet/status", timeout=5)
+    except httpx.TransportError:
+        return False
+    workers = reply.json()["workers"] if reply.status_code == 200 else []
+    return sum(worker["connected"] for worker in workers) == 3
+
+
 def complete(http_port: int) -> str:
     body = {"model": "tiny", "prompt": "Once upon a time, long ago, there was", "max_tokens": 4}
     url = f"http://127.0.0.1:{http_port}/v1/completions"
@@ -125,10 +128,13 @@ def test_serve_deploy_brings_up_the_whole_cluster_and_down_ends_it(
     serve_file = tmp_path / "serve.yaml"
     serve_file.write_text(text)
     head.run("serve", "deploy", "-a", head.dashboard, str(serve_file))
-    until(head.ready)
+    until(lambda: ready(port))
     assert complete(port) == "length"
+    assert "tercet-controller:deployed" in head.actors()
     assert "has ended" in head.run("tercet", "down", "--address", head.address)
-    head.nothing_is_left()
+    assert "tercet" not in head.actors()
+    said = head.run("tercet", "status", "--address", head.address, fails=True)
+    assert "runs no cluster of ours" in said
 
 
 def test_a_job_serves_as_long_as_it_runs(head, write_cluster_file):
@@ -140,7 +146,7 @@ def test_a_job_serves_as_long_as_it_runs(head, write_cluster_file):
     )
     assert f"ready: http://127.0.0.1:{port}/v1" in log
     assert log.rindex("ended") > log.index("stopping the workers")
-    head.nothing_is_left()
+    assert "tercet" not in head.actors()
 
 
 def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, tmp_path):
@@ -151,7 +157,7 @@ def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, 
     with (tmp_path / "server.log").open("wb") as output:
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        until(lambda: server.poll() is not None or head.ready())
+        until(lambda: server.poll() is not None or ready(port))
         assert server.poll() is None, (tmp_path / "server.log").read_text()
         assert complete(port) == "length"
         server.send_signal(signal.SIGINT)
@@ -160,4 +166,4 @@ def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, 
         if server.poll() is None:
             server.kill()
             server.wait()
-    head.nothing_is_left()
+    assert "tercet" not in head.actors()
