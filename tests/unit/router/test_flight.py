@@ -310,6 +310,13 @@ def test_a_source_that_gives_up_after_being_overtaken_changes_nothing() -> None:
     assert flight.phase is Phase.DECODING
 
 
+def test_a_source_that_was_overtaken_cannot_end_the_request() -> None:
+    flight = flying(*APART, tokens(0, 0, 10), tokens(1, 0, 10, 11))
+    assert flight.handle(tokens(0, 1, 666, finish=FinishReason.STOP)) == []
+    assert flight.handle(Refused(R, epoch(0), "late")) == []
+    assert flight.phase is Phase.DECODING
+
+
 def test_a_gap_in_the_log_is_answered_by_a_replay() -> None:
     flight = flying(Chosen(D, hand_off=False))
     assert flight.handle(tokens(0, 3, 99)) == [

@@ -1,6 +1,8 @@
 """The front door against fake workers over real links: what clients see when workers refuse, die, stall and return."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -336,6 +338,16 @@ async def test_leaving_cancels_both_legs_in_the_same_turn(house: OpenHouse, spec
     assert [cancel.epoch for cancel in said(source, Cancel)] == [0]
     assert [cancel.epoch for cancel in said(destination, Cancel)] == [1]
     assert home.front_door.history.recent(1)[0].outcome is Outcome.CANCELLED
+
+
+async def test_nothing_refers_to_a_request_that_was_left(house: OpenHouse, spec: MakeSpec) -> None:
+    """Not even the timer of a deadline that is far away."""
+    home = await house("decode-0")
+    async with home.front_door.generate(spec(), deadline_s=1000.0) as generation:
+        left = weakref.ref(generation)
+    del generation
+    gc.collect()
+    assert left() is None
 
 
 async def test_a_cancelled_task_leaves_nothing(house: OpenHouse, spec: MakeSpec) -> None:
