@@ -11,6 +11,7 @@ from tercet.errors import ConfigError
 from tercet.ids import RequestId
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Ask, Policy, WorkerView
+from tercet.router.pool import ListedPool
 from tercet.wire import Endpoint
 
 MakeEndpoint = Callable[..., Endpoint]
@@ -39,7 +40,7 @@ def policy(name: str, **options: float) -> Policy:
 
 
 def chosen(policy: Policy, views: list[WorkerView]) -> str:
-    choice = policy.choose(ASK, views)
+    choice = policy.choose(ASK, ListedPool(views))
     assert choice is not None
     return choice.view.worker
 
@@ -48,8 +49,8 @@ def chosen(policy: Policy, views: list[WorkerView]) -> str:
 def test_no_policy_picks_a_suspect(name: str, views: list[WorkerView]) -> None:
     views = [replace(views[0], suspect=True), views[1], replace(views[2], suspect=True)]
     assert {chosen(policy(name), views) for _ in range(20)} == {"decode-1"}
-    assert policy(name).choose(ASK, [views[0]]) is None
-    assert policy(name).choose(ASK, []) is None
+    assert policy(name).choose(ASK, ListedPool([views[0]])) is None
+    assert policy(name).choose(ASK, ListedPool([])) is None
 
 
 @pytest.mark.parametrize("name", ["prefix_affinity", "least_pending", "power_of_two"])
@@ -99,14 +100,18 @@ def test_a_hit_too_small_to_be_useful_does_not_attract(views: list[WorkerView]) 
 
 
 def test_the_choice_explains_itself(views: list[WorkerView]) -> None:
-    choice = policy("prefix_affinity").choose(ASK, [views[0], replace(views[1], load_tokens=7)])
+    choice = policy("prefix_affinity").choose(
+        ASK, ListedPool([views[0], replace(views[1], load_tokens=7)])
+    )
     assert choice is not None
     costs = {scored.view.worker: scored.cost_tokens for scored in choice.candidates}
     assert costs == {"decode-0": 100, "decode-1": 107}
 
 
 def test_an_unknown_policy_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'prefix_afinity'.*prefix_affinity, least_pending"):
+    with pytest.raises(
+        ConfigError, match=r"'prefix_afinity'.*there are prefix_affinity, .*least_pending"
+    ):
         POLICIES.options("prefix_afinity", {})
 
 
