@@ -128,7 +128,7 @@ class Pilot:
         if choice is None:
             self.handle(NoneUsable(self._dispatch.why_none()))
             return
-        self._tally.decode_worker = choice.view.worker
+        self._tally.bound(choice)
         self.handle(Bound(choice.view.endpoint))
 
     def _sleep(self, delay_s: float) -> None:

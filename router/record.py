@@ -15,6 +15,8 @@ from tercet.errors import (
 )
 from tercet.ids import RequestId, WorkerId
 from tercet.request import FinishReason
+from tercet.router.note import ChoiceNote, note_of
+from tercet.router.policy import Choice
 from tercet.router.routes import Route
 from tercet.wire import Usage
 
@@ -65,6 +67,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Prefilled and decoded by one worker."""
     reason: str = ""
     """Why it was split or not, see `split.SplitReason`."""
+    choices: tuple[ChoiceNote, ...] = ()
+    """Why these workers: who began the last attempt, then who adopted it."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens that the worker which prefilled found in its cache."""
@@ -109,6 +113,7 @@ class Tally:
     prefill_worker: WorkerId | None = None
     decode_worker: WorkerId | None = None
     reason: str = ""
+    choices: tuple[ChoiceNote, ...] = ()
     predicted_cached_tokens: int = 0
     predicted_ttft_s: float | None = None
     dispatched_s: float | None = None
@@ -127,12 +132,18 @@ class Tally:
         """A worker was chosen to begin with it, for the first time or again."""
         worker = route.view.worker
         self.reason = route.reason
+        self.choices = (note_of(route.choice),)
         self.prefill_worker = worker if route.hand_off else None
         self.decode_worker = None if route.hand_off else worker
         if self.dispatched_s is None:
             self.dispatched_s = now_s
             self.predicted_cached_tokens = route.view.hit_tokens
             self.predicted_ttft_s = route.predicted_ttft_s
+
+    def bound(self, choice: Choice) -> None:
+        """A worker was chosen to adopt it; the last one counts."""
+        self.decode_worker = choice.view.worker
+        self.choices = (*self.choices[:1], note_of(choice))
 
     def billed(self, usage: Usage, of_source: bool) -> None:
         """What it cost on one of its workers."""
@@ -168,6 +179,7 @@ class Tally:
             decode_worker=self.decode_worker,
             local=self.prefill_worker is None and self.decode_worker is not None,
             reason=self.reason,
+            choices=self.choices,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=prefilled.cached_tokens,
             predicted_cached_tokens=self.predicted_cached_tokens,

@@ -1,0 +1,93 @@
+"""DualMap as a chooser: key, pair, choice; and everybody, when the pair will not do.
+
+Looks at two workers, however many there are, except in an escape.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from tercet.ids import WorkerId
+from tercet.router.dualmap.hotness import Hotness
+from tercet.router.dualmap.judge import Judge, PairReason, Verdict
+from tercet.router.dualmap.ring import Ring
+from tercet.router.policy import Ask, Choice, Dice, Pool, Scored, WorkerView
+from tercet.router.prefix_names import PrefixName
+
+DETOUR_MAX = 8
+"""Owners passed over because they may not be asked, before the whole pool is looked at instead."""
+
+
+class DualMap:
+    """One pool's map. `granule_tokens` is the step in which keys grow; a prompt shorter than that is a key as a whole."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        hotness: Hotness,
+        judge: Judge,
+        dice: Dice,
+        *,
+        granule_tokens: int,
+        escape: bool = True,
+    ) -> None:
+        self._ring, self._hotness, self._judge, self._dice = ring, hotness, judge, dice
+        self._granule_tokens, self._escape = granule_tokens, escape
+
+    def choose(self, ask: Ask, pool: Pool) -> Choice | None:
+        """The better one of the request's pair; None when nobody in the pool may be asked."""
+        self._ring.sync(pool.members)
+        pair = [self._judge.score(ask, view) for view in self._pair(self._key(ask), pool)]
+        if not pair:
+            return self._best_of_all(ask, pool)
+        verdict = self._verdict(ask, pair)
+        if verdict.reason is PairReason.ESCAPE and self._escape:
+            return self._best_of_all(ask, pool)
+        return Choice(verdict.best.view, tuple(pair), verdict.reason)
+
+    def _verdict(self, ask: Ask, pair: Sequence[Scored]) -> Verdict:
+        if len(pair) == 2:
+            return self._judge.decide(ask, pair[0], pair[1])
+        enough = self._judge.good_enough(ask, pair[0])
+        return Verdict(pair[0], PairReason.ALONE if enough else PairReason.ESCAPE)
+
+    def _best_of_all(self, ask: Ask, pool: Pool) -> Choice | None:
+        scored = tuple(self._judge.score(ask, view) for view in pool if not view.suspect)
+        if not scored:
+            return None
+        best = scored[0]
+        for other in scored[1:]:
+            best = self._judge.better(best, other)
+        return Choice(best.view, scored, PairReason.ESCAPE)
+
+    def _key(self, ask: Ask) -> int:
+        """The shortest prefix that is not hot, in whole granules; else the whole prompt; by lot if it has no full block."""
+        if not ask.names:
+            return self._dice.randrange(2**64)
+        prefixes = self._granules(ask)
+        self._hotness.observe(ask.request, prefixes, ask.at_s)
+        depth = self._hotness.depth(prefixes, len(self._ring.members))
+        return prefixes[depth] if depth < len(prefixes) else ask.names[-1]
+
+    def _granules(self, ask: Ask) -> Sequence[PrefixName]:
+        blocks = max(1, self._granule_tokens // ask.block_tokens)
+        return ask.names[blocks - 1 :: blocks]
+
+    def _pair(self, key: int, pool: Pool) -> list[WorkerView]:
+        """The views of the key's owners; who may not be asked is followed by the next one on the ring, as if it had left."""
+        pair: list[WorkerView] = []
+        for side in (0, 1):
+            taken = pair[0].worker if pair else None
+            view = self._first_usable(key, side, pool, taken)
+            if view is not None:
+                pair.append(view)
+        return pair
+
+    def _first_usable(
+        self, key: int, side: int, pool: Pool, taken: WorkerId | None
+    ) -> WorkerView | None:
+        for worker in islice(self._ring.walk(key, side), DETOUR_MAX):
+            if worker != taken:
+                view = pool.find(worker)
+                if view is not None and not view.suspect:
+                    return view
+        return None

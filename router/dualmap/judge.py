@@ -1,0 +1,136 @@
+"""Which of the two: affinity unless it costs too much. Two judges, for pools that compute prompts and pools that decode.
+
+A judge sees the two candidates and says which one, with the reason, or that neither will do. It remembers nothing of the
+request; what it costs to leave the pair is for the chooser to know.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from tercet.router.forecast import Forecast
+from tercet.router.policy import Ask, Scored, WorkerView
+
+
+class PairReason(StrEnum):
+    """Why a request went to a worker; shown with every request."""
+
+    AFFINITY = "affinity"
+    """It has more of the prompt cached than the other one of the pair, and is good enough."""
+    BALANCE = "balance"
+    """Neither has usefully more cached: the one that is earlier, or less loaded."""
+    SWITCH = "switch"
+    """The other one has more cached but is too slow, too full or too busy for that to count."""
+    ALONE = "alone"
+    """The only one of the pair that may be asked."""
+    ESCAPE = "escape"
+    """Neither of the pair will do: the best of all."""
+
+
+class Verdict(NamedTuple):
+    """The better candidate and why; with `ESCAPE`, the better one of two that will not do."""
+
+    best: Scored
+    reason: PairReason
+
+
+class Judge(Protocol):
+    """Scores workers one by one and decides between the two of a pair."""
+
+    def score(self, ask: Ask, view: WorkerView) -> Scored: ...
+
+    def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict: ...
+
+    def good_enough(self, ask: Ask, scored: Scored) -> bool:
+        """Whether there is no need to look at workers outside the pair."""
+
+    def better(self, one: Scored, other: Scored) -> Scored:
+        """The better one where affinity does not count; the first in a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affinity:
+    """How much more must be cached to count: more than `hit_tokens_min`, or than `hit_share_min` of the prompt.
+
+    Without such a floor a system prompt that everybody shares would tie all its requests to whoever had it first.
+    """
+
+    hit_tokens_min: int
+    hit_share_min: float
+
+    def nearer(self, ask: Ask, one: Scored, other: Scored) -> Scored | None:
+        """The one that has usefully more of the prompt cached, if there is one."""
+        more = one.view.hit_tokens - other.view.hit_tokens
+        floor = min(self.hit_tokens_min, self.hit_share_min * ask.tokens)
+        if abs(more) <= floor:
+            return None
+        return one if more > 0 else other
+
+
+@dataclass(frozen=True, slots=True)
+class SloJudge:
+    """For workers that compute prompts: the longer useful hit, unless its first token would break the promise."""
+
+    affinity: Affinity
+    forecast: Forecast
+    ttft_slo_s: float
+    by_load: bool = False
+    """Where affinity does not count, take fewer pending tokens instead of the earlier first token: the paper's rule."""
+
+    def score(self, ask: Ask, view: WorkerView) -> Scored:
+        cost_tokens = float(view.miss_tokens(ask) + view.pending_tokens)
+        return Scored(view, cost_tokens, self.forecast.ttft_s(ask, view))
+
+    def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict:
+        near = self.affinity.nearer(ask, one, other)
+        if near is not None and self.good_enough(ask, near):
+            return Verdict(near, PairReason.AFFINITY)
+        better = self.better(one, other)
+        if not self.good_enough(ask, better):
+            return Verdict(better, PairReason.ESCAPE)
+        return Verdict(better, PairReason.BALANCE if near is None else PairReason.SWITCH)
+
+    def good_enough(self, ask: Ask, scored: Scored) -> bool:
+        assert scored.predicted_ttft_s is not None, scored
+        return scored.predicted_ttft_s <= self.ttft_slo_s
+
+    def better(self, one: Scored, other: Scored) -> Scored:
+        def rank(scored: Scored) -> float:
+            assert scored.predicted_ttft_s is not None, scored
+            return scored.view.pending_tokens if self.by_load else scored.predicted_ttft_s
+
+        return min(one, other, key=rank)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJudge:
+    """For workers that decode what others computed: no queue to predict, but a batch and memory to share.
+
+    Cost = tokens to pull or compute + contexts being decoded + tokens pending, so a hit counts for what it saves and no
+    more. Only a worker without room for what it would have to pull is not good enough.
+    """
+
+    affinity: Affinity
+
+    def score(self, ask: Ask, view: WorkerView) -> Scored:
+        return Scored(view, float(view.miss_tokens(ask) + view.load_tokens))
+
+    def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict:
+        roomy = [scored for scored in (one, other) if self.good_enough(ask, scored)]
+        if not roomy:
+            return Verdict(self.better(one, other), PairReason.ESCAPE)
+        best = self.better(roomy[0], roomy[-1])
+        near = self.affinity.nearer(ask, one, other)
+        if near is None:
+            return Verdict(best, PairReason.BALANCE)
+        return Verdict(best, PairReason.AFFINITY if best is near else PairReason.SWITCH)
+
+    def good_enough(self, ask: Ask, scored: Scored) -> bool:
+        report = scored.view.report
+        if report is None or report.blocks_total == 0:
+            return True
+        free_tokens = (report.blocks_total - report.blocks_used) * ask.block_tokens
+        return scored.view.miss_tokens(ask) <= free_tokens
+
+    def better(self, one: Scored, other: Scored) -> Scored:
+        return min(one, other, key=lambda scored: scored.cost_tokens)
