@@ -8,6 +8,7 @@ import logging
 
 from tercet.clock import Clock
 from tercet.config import EngineConfig
+from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Command, Event
@@ -18,7 +19,7 @@ from tercet.workers.pace import Pace
 from tercet.workers.residents import Residents
 from tercet.workers.runner import Runner
 from tercet.workers.sampler import Drawn
-from tercet.workers.scheduler import Batch, Chunk, Scheduler
+from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
 
 _log = logging.getLogger(__name__)

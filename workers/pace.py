@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tercet.latency import UNFITTED, Coefficients, LatencyModel, attended_tokens
-from tercet.workers.scheduler import Chunk
+from tercet.workers.batch import Chunk
 
 RETRY_S = 0.5
 """What a refused request is told to wait while nothing has been measured."""

@@ -5,39 +5,15 @@ Owns the queues and, through the block pool, the block tables. Knows no model, m
 
 from bisect import insort
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from operator import attrgetter
 
 from tercet.config import EngineConfig
 from tercet.ids import BlockId
+from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.sequence import Phase, Sequence
 
 _rank = attrgetter("rank")
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The next `tokens` tokens of a sequence, computed in one step."""
-
-    sequence: Sequence
-    tokens: int
-
-    @property
-    def completes(self) -> bool:
-        """After it the next token can be drawn."""
-        return self.tokens == self.sequence.remaining
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one step computes."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    begun: list[Sequence] = field(default_factory=list)
-    """Sequences that left the queue for this step."""
-    stuck: list[Sequence] = field(default_factory=list)
-    """Sequences that need more blocks than there are; nothing but ending them helps."""
 
 
 class Scheduler:
@@ -100,7 +76,7 @@ class Scheduler:
         """Wait for a place; returns why not."""
         if len(self.waiting) >= self._waiting_max:
             return f"{self._waiting_max} requests are waiting already"
-        insort(self.waiting, sequence, key=_rank)
+        self._queue(sequence)
         return None
 
     def reserve(self, sequence: Sequence) -> str | None:
@@ -125,8 +101,7 @@ class Scheduler:
         """A reserved sequence is not going to get its KV: it waits like any other and finds what did arrive in the cache."""
         self.reserved.remove(sequence)
         self._free_blocks(sequence, quarantine)
-        sequence.phase = Phase.WAITING
-        insort(self.waiting, sequence, key=_rank)
+        self._queue(sequence)
 
     def hold(self, sequence: Sequence) -> None:
         """A running sequence keeps its blocks and leaves the batch."""
@@ -153,12 +128,9 @@ class Scheduler:
     # ---- figures -----------------------------------------------------------------------------------------------------
 
     def pending_prefill_tokens(self) -> int:
-        """Tokens accepted but neither cached nor computed."""
+        """Tokens accepted but neither cached nor computed; for the queue, what was cached when they joined it."""
         running = sum(s.remaining for s in self.running if s.remaining > 1)
-        return running + sum(
-            s.remaining - len(self._cached(s, s.remaining - 1)) * self._block_tokens
-            for s in self.waiting
-        )
+        return running + sum(s.remaining - s.hoped_tokens for s in self.waiting)
 
     def check_integrity(self) -> None:
         """Phases, queues and reference counts agree."""
@@ -248,8 +220,13 @@ class Scheduler:
         self.running.remove(sequence)
         self._free_blocks(sequence, ())
         sequence.preemptions += 1
+        self._queue(sequence)
+
+    def _queue(self, sequence: Sequence) -> None:
         sequence.phase = Phase.WAITING
         insort(self.waiting, sequence, key=_rank)
+        cached = self._cached(sequence, len(sequence.tokens) - 1)
+        sequence.hoped_tokens = len(cached) * self._block_tokens
 
     def _free_blocks(self, sequence: Sequence, quarantine: Iterable[BlockId]) -> None:
         doubtful = set(quarantine)

@@ -51,6 +51,8 @@ class Sequence:
     """Leading blocks whose numbers and generations were announced for pulling."""
     known_output: int = 0
     """Output tokens that the owner has: given by it, or sent to it."""
+    hoped_tokens: int = 0
+    """Leading tokens that the prefix cache held when the sequence joined the queue: an estimate for load figures."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache held when the sequence first got blocks; None before."""
     computed_tokens: int = 0

@@ -7,8 +7,8 @@ import pytest
 from tercet.ids import FIRST_EPOCH, RequestId
 from tercet.latency import UNFITTED
 from tercet.request import RequestSpec, Sampling
+from tercet.workers.batch import Chunk
 from tercet.workers.pace import RETRY_S, RETRY_S_MAX, RETRY_S_MIN, Pace, StepContents
-from tercet.workers.scheduler import Chunk
 from tercet.workers.sequence import Sequence
 
 

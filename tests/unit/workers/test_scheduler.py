@@ -10,8 +10,9 @@ import pytest
 from tercet.config import EngineConfig
 from tercet.ids import FIRST_EPOCH, RequestId
 from tercet.request import RequestSpec, Sampling
+from tercet.workers.batch import Batch
 from tercet.workers.block_pool import BlockPool
-from tercet.workers.scheduler import Batch, Scheduler
+from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
 
 

@@ -1,0 +1,29 @@
+"""What one step computes: chunks of sequences. Made by the scheduler, run by `forward`."""
+
+from dataclasses import dataclass, field
+
+from tercet.workers.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next `tokens` tokens of a sequence, computed in one step."""
+
+    sequence: Sequence
+    tokens: int
+
+    @property
+    def completes(self) -> bool:
+        """After it the next token can be drawn."""
+        return self.tokens == self.sequence.remaining
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one step computes."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    begun: list[Sequence] = field(default_factory=list)
+    """Sequences that left the queue for this step."""
+    stuck: list[Sequence] = field(default_factory=list)
+    """Sequences that need more blocks than there are; nothing but ending them helps."""
