@@ -92,6 +92,24 @@ def test_a_tiny_temperature_is_greedy_and_does_not_overflow() -> None:
     assert draw([1.0, 80.0, 79.0], Sampling(temperature=1e-30, seed=3)) == 1
 
 
+@pytest.mark.parametrize("cut", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}])
+def test_a_temperature_too_small_for_a_float_is_greedy(cut: dict[str, float]) -> None:
+    sampling = Sampling(temperature=1e-300, seed=3, **cut)  # type: ignore[arg-type]
+    assert draw([1.0, 80.0, 79.0], sampling) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("cut", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}])
+def test_a_ban_of_every_token_still_draws_one_of_the_vocabulary(
+    temperature: float, cut: dict[str, float]
+) -> None:
+    everything = tuple(range(3))
+    sampling = Sampling(
+        temperature=temperature, seed=3, min_tokens=9, stop_token_ids=everything, logprobs=1, **cut
+    )  # type: ignore[arg-type]
+    assert draw([1.0, 80.0, 79.0], sampling) in everything
+
+
 def test_repetition_penalty_counts_prompt_and_output_whatever_the_sign() -> None:
     sampling = Sampling(repetition_penalty=2.0)
     assert draw([4.0, 3.0, 0.0], sampling, prompt=[0]) == 1
