@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import msgspec
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from tercet.app.application import application
@@ -75,13 +77,13 @@ def launch(
     Without an address Ray is started on this machine and ended with the cluster; with one (`auto`, or `host:port` of a
     GCS) only what is ours is added to and removed from it. Raises TercetError, ConnectionError.
     """
-    config = with_free_ports(config)
     with ExitStack() as stack:
         report("starting Ray")
         runtime = _connect(config, address)
         killed: list[str] = []
         stack.callback(lambda: killed.extend(runtime.stop()))
         stack.callback(shutil.rmtree, run_dir(config.name), ignore_errors=True)
+        config = _with_http_port(config)
         report("starting the controller")
         controller = ensure_controller(config)
         cluster = Cluster(config, runtime, controller)
@@ -135,6 +137,21 @@ def outlook(status: ClusterStatus) -> str:
 
 def _quiet_serve() -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
+
+
+def _with_http_port(config: ClusterConfig) -> ClusterConfig:
+    """The configuration with the HTTP entrance there will be. A Serve that runs already has chosen one for everybody."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return with_free_ports(config)
+    door, there = config.front_door, client.http_config
+    if door.http_port not in (0, there.port):
+        raise TercetError(
+            f"Serve runs on this Ray cluster already, at {there.host}:{there.port};"
+            f" set front_door.http_port to {there.port}, or to 0"
+        )
+    door = msgspec.structs.replace(door, host=there.host, http_port=there.port)
+    return msgspec.structs.replace(config, front_door=door)
 
 
 def _connect(config: ClusterConfig, address: str) -> RayRuntime:

@@ -8,6 +8,7 @@ import logging
 import os
 
 import msgspec
+import ray
 from fastapi import FastAPI
 
 from tercet.app.control import ensure_controller
@@ -26,6 +27,7 @@ STOP_GRACE_S = 5.0
 BIND_TRIES = 20
 BIND_RETRY_S = 0.5
 """A replica that takes over from one on the same host may have to wait for its port."""
+ANY_HOST = ("0.0.0.0", "::")
 CONTROL_CALLS_MAX = 256
 """Places at Serve beyond those of requests, for status, metrics and refusals."""
 
@@ -44,6 +46,8 @@ class FrontDoorReplica:
         await self._front_door.start()
         self._rpc = await self._listen()
         feed = MembershipFeed(self._config.name, self._front_door.update, self._report)
+        host = self._config.front_door.host
+        self._host = ray.util.get_node_ip_address() if host in ANY_HOST else host
         self._feed = asyncio.create_task(feed.run())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -78,7 +82,7 @@ class FrontDoorReplica:
         status = self._front_door.status()
         return FrontDoorReport(
             front_door=status.front_door,
-            grpc=f"{self._config.front_door.host}:{self._rpc.port}",
+            grpc=f"{self._host}:{self._rpc.port}",
             in_flight=status.in_flight,
             queued=status.queued,
             turned_away=status.turned_away,
