@@ -56,7 +56,7 @@ class HandOff:
     @property
     def leased(self) -> bool:
         """Whether the source keeps KV for us: the lease must be renewed."""
-        return self.phase is Phase.PULLING
+        return self.phase is Phase.PULLING and self.linked
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """One transition. What is late or irrelevant in this phase changes nothing."""
@@ -117,8 +117,9 @@ class HandOff:
                 self.commit = event
                 return self._proceed(now_s)
             case wire.Gone(reason=wire.GoneReason.FINISHED):
-                self.linked = False
-                return self._drop("finished at the source")
+                # The front door knows and cancels. But it may have lost the source's last word, and then waits for ours.
+                self.linked, self.heard_s = False, now_s
+                return []
             case wire.Gone():
                 self.linked = False
                 return self._recompute("the source does not have it")

@@ -257,9 +257,24 @@ def test_a_cancel_during_a_pull_keeps_its_blocks_until_it_has_ended(tell):
     assert tell(Settled(JobId(R, E, 1))) == [events.Unquarantine((20,))]
 
 
-def test_a_request_that_ended_with_its_first_token_is_dropped(tell):
+def test_a_request_that_ended_with_its_first_token_is_dropped_when_the_front_door_says_so(tell):
     tell(reserved(), Linked())
-    assert tell(wire.Gone(R, SOURCE, wire.GoneReason.FINISHED)) == [events.Drop(R, E)]
+    assert tell(wire.Gone(R, SOURCE, wire.GoneReason.FINISHED)) == []
+    assert not tell.hand_off.leased
+    assert tell(Cancelled()) == [events.Drop(R, E)]
+
+
+def test_a_source_that_is_lost_right_after_the_last_token_may_not_have_told_the_front_door(tell):
+    tell(reserved(), Linked(), wire.Gone(R, SOURCE, wire.GoneReason.FINISHED))
+    assert tell(LinkLost("gone")) == [recompute()]
+
+
+def test_a_front_door_that_does_not_know_of_the_end_gets_it_from_us(tell):
+    tell(reserved(), Linked(), wire.Gone(R, SOURCE, wire.GoneReason.FINISHED))
+    tell.now_s += 29
+    assert tell(Tick()) == []
+    tell.now_s += 2
+    assert tell(Tick()) == [recompute()]
 
 
 def test_a_refused_reservation_ends_it(tell):
