@@ -97,8 +97,19 @@ def measure_alone(script: str, *arguments: str) -> Rows:
         out = Path(directory) / "result.json"
         command = [sys.executable, str(HERE / script), *arguments, "--json", str(out)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        rows: Rows = json.loads(out.read_text())["rows"]
-    return rows
+        rows = json.loads(out.read_text())["rows"]
+    return [flat(row) for row in rows]
+
+
+def flat(row: Mapping[str, object]) -> dict[str, str | float]:
+    """`{"ours": {"cpu_s": 1}}` as `{"ours_cpu_s": 1}`: one column a figure."""
+    columns: dict[str, str | float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            columns |= {f"{name}_{inner}": number for inner, number in value.items()}
+        else:
+            columns[name] = value  # type: ignore[assignment]
+    return columns
 
 
 def show(title: str, rows: Rows) -> None:
