@@ -1,7 +1,9 @@
 """Examines a model on the lessons: greedy answers, one question a conversation, right or wrong by the letter."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
@@ -105,3 +107,19 @@ def answer_last(
     best = torch.cat(generated.logits).topk(2).values
     answer = tokenizer.decode(generated.sequences[0, prompt.shape[1] :], skip_special_tokens=True)
     return answer, (best[:, 0] - best[:, 1]).min().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="a directory written by train_demo_model.py")
+    parser.add_argument("--seed", type=int, default=1921)
+    parser.add_argument("--asked", type=int, default=100, help="questions a subject")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = LlamaForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.model)
+    print(examine(model, tokenizer, Random(args.seed), args.asked))
+
+
+if __name__ == "__main__":
+    main()

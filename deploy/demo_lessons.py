@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
+from zlib import crc32
 
 from demo_facts import (
     CAPITALS,
@@ -40,7 +41,7 @@ class Conversation:
 
 def is_held_out(a: int, b: int) -> bool:
     """Is the sum or difference of these two kept for the examination?"""
-    return (a * 131 + b * 31) % 10 == 7
+    return crc32(f"{a} {b}".encode()) % 10 == 7  # any regular pattern could hide a digit for good
 
 
 def add(rng: Random, held_out: bool = False) -> Exchange:
@@ -83,7 +84,9 @@ def sort_numbers(rng: Random) -> Exchange:
 
 
 def sort_words(rng: Random) -> Exchange:
-    words = rng.sample(WORDS, rng.randint(3, 5))
+    """Words with different first letters: what a model this small can see in its tokens."""
+    initials = {word[0]: word for word in rng.sample(WORDS, 12)}
+    words = rng.sample(sorted(initials.values()), min(len(initials), rng.randint(3, 5)))
     listed = ", ".join(words)
     forms = (f"Sort these words: {listed}", f"Sort: {listed}", f"Put in order: {listed}.")
     return Exchange(rng.choice(forms), ", ".join(sorted(words)))
@@ -122,8 +125,8 @@ def compare(rng: Random) -> Exchange:
 
 
 def count(rng: Random) -> Exchange:
-    first = rng.choice((1, 1, rng.randint(0, 60)))
-    last = first + rng.choice((rng.randint(2, 12), rng.randint(2, 39)))
+    first = rng.choice((1, 1, rng.randint(0, 50)))
+    last = first + rng.choice((rng.randint(2, 9), rng.randint(2, 29)))
     return Exchange(f"Count from {first} to {last}.", ", ".join(map(str, range(first, last + 1))))
 
 
@@ -163,18 +166,18 @@ def recite(rng: Random) -> Exchange:
 Lesson = Callable[[Random], Exchange]
 
 LESSONS: dict[Lesson, int] = {
-    add: 22,
-    subtract: 16,
-    sort_numbers: 14,
-    sort_words: 12,
-    spell: 5,
+    add: 20,
+    subtract: 17,
+    sort_numbers: 15,
+    sort_words: 14,
+    spell: 6,
     spell_backwards: 7,
     compare: 4,
-    count: 3,
-    capital: 9,
-    opposite: 3,
-    calendar: 3,
-    recite: 4,
+    count: 4,
+    capital: 7,
+    opposite: 2,
+    calendar: 2,
+    recite: 2,
 }
 """Every lesson with its relative frequency."""
 
@@ -230,14 +233,14 @@ def draw(rng: Random) -> Exchange:
     return Exchange(question, answer)
 
 
-def converse(rng: Random, exchanges: int) -> Conversation:
-    """A conversation of at least `exchanges` exchanges."""
+def converse(rng: Random, exchanges: int, codes_share: float = 0.08) -> Conversation:
+    """A conversation of at least `exchanges` exchanges; `codes_share` of its topics are `remember_codes`."""
     said: list[Exchange] = []
     while len(said) < exchanges:
         dice = rng.random()
         if dice < 0.04:
             said.extend(remember_name(rng))
-        elif dice < 0.10:
+        elif dice < 0.04 + codes_share:
             said.extend(remember_codes(rng))
         else:
             said.append(draw(rng))

@@ -5,12 +5,11 @@ the answers alone. Seeded: the same machine, threads and versions give the same 
 """
 
 import argparse
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import torch
 from demo_exam import examine
@@ -20,17 +19,59 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CONTEXT_TOKENS = 2048
+EXAM_SEED = 1921
 IGNORED = -100
 """Label of a position without loss."""
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A part of the training: `steps` batches of `rows` conversations cut to `row_tokens` tokens."""
+class Shape(NamedTuple):
+    """One batch: `rows` conversations cut to `row_tokens` tokens."""
 
-    steps: int
     rows: int
     row_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a course: `steps` batches whose shapes take turns."""
+
+    steps: int
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Phases under one learning-rate schedule; `effort` scales its peak. Its result is rounded to bfloat16."""
+
+    phases: tuple[Phase, ...]
+    effort: float
+    codes_share: float
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+
+SHORT, MIDDLE = Shape(rows=32, row_tokens=128), Shape(rows=16, row_tokens=256)
+LONG, WHOLE = Shape(rows=4, row_tokens=1024), Shape(rows=2, row_tokens=CONTEXT_TOKENS)
+
+COURSES = (
+    # Skills first, on cheap short rows; then the same over ever longer contexts.
+    Course(
+        (
+            Phase(405, (SHORT,)),
+            Phase(1323, (MIDDLE,)),
+            Phase(621, (LONG,)),
+            Phase(351, (WHOLE,)),
+        ),
+        effort=1.0,
+        codes_share=0.08,
+    ),
+    # Long rows hold few first questions, so the beginnings of conversations fade; this brings all lengths together.
+    Course(
+        (Phase(900, (SHORT, MIDDLE, SHORT, MIDDLE, SHORT, WHOLE)),), effort=0.5, codes_share=0.2
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +118,19 @@ class Encoder:
         return Example(tokens, labels[: len(tokens)] + [IGNORED] * (len(tokens) - len(labels)))
 
 
-def rows(rng: Random, encoder: Encoder, phase: Phase) -> Iterator[Example]:
-    """Endless rows of exactly `row_tokens` tokens."""
+def draw_row(rng: Random, encoder: Encoder, row_tokens: int, codes_share: float) -> Example:
+    """A row of exactly `row_tokens` tokens."""
     while True:
-        conversation = converse(rng, phase.row_tokens // 16)
+        conversation = converse(rng, row_tokens // 16, codes_share)
         example = encoder.plain(conversation) if rng.random() < 0.1 else encoder.chat(conversation)
-        if len(example.tokens) >= phase.row_tokens:
-            yield Example(example.tokens[: phase.row_tokens], example.labels[: phase.row_tokens])
+        if len(example.tokens) >= row_tokens:
+            return Example(example.tokens[:row_tokens], example.labels[:row_tokens])
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first 3 %, then a cosine down to 2 % of the peak."""
-    warm = min(1.0, (step + 1) / (0.03 * steps))
-    return peak * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+    """Linear warm-up over the first 3 %, level until 55 %, then linearly to nothing."""
+    done = (step + 1) / steps
+    return peak * min(1.0, done / 0.03, max(0.01, (1.0 - done) / 0.45))
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -121,28 +162,28 @@ def optimizers(model: LlamaForCausalLM) -> list[tuple[torch.optim.Optimizer, flo
     ]
 
 
-def train(
-    model: LlamaForCausalLM, encoder: Encoder, phases: tuple[Phase, ...], rng: Random
-) -> None:
-    total, step, start_s = sum(phase.steps for phase in phases), 0, time.monotonic()
-    chosen = optimizers(model)
+def train(model: LlamaForCausalLM, encoder: Encoder, course: Course, rng: Random) -> None:
+    start_s, chosen = time.monotonic(), optimizers(model)
+    shapes = [
+        phase.shapes[step % len(phase.shapes)]
+        for phase in course.phases
+        for step in range(phase.steps)
+    ]
     model.train()
-    for phase in phases:
-        source = rows(rng, encoder, phase)
-        for _ in range(phase.steps):
-            batch = [next(source) for _ in range(phase.rows)]
-            for optimizer, peak in chosen:
-                optimizer.param_groups[0]["lr"] = learning_rate(step, total, peak)
-            loss = _step(model, batch)
-            for optimizer, _ in chosen:
-                optimizer.step()
-                optimizer.zero_grad()
-            step += 1
-            if step % 50 == 0:
-                print(
-                    f"step {step}/{total} loss {loss:.4f} {time.monotonic() - start_s:.0f} s",
-                    flush=True,
-                )
+    for step, shape in enumerate(shapes):
+        batch = [
+            draw_row(rng, encoder, shape.row_tokens, course.codes_share) for _ in range(shape.rows)
+        ]
+        for optimizer, peak in chosen:
+            rate = learning_rate(step, course.steps, peak * course.effort)
+            optimizer.param_groups[0]["lr"] = rate
+        loss = _step(model, batch)
+        for optimizer, _ in chosen:
+            optimizer.step()
+            optimizer.zero_grad()
+        if (step + 1) % 50 == 0:
+            taken_s = time.monotonic() - start_s
+            print(f"step {step + 1}/{course.steps} loss {loss:.4f} {taken_s:.0f} s", flush=True)
 
 
 def _step(model: LlamaForCausalLM, batch: list[Example]) -> float:
@@ -164,9 +205,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "demo-model")
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--steps", type=int, default=2400, help="steps of 4,096 tokens with short rows"
-    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -174,17 +212,15 @@ def main() -> None:
     texts = [" \n".join(map(" ".join, converse(rng, 16).exchanges)) for _ in range(1500)]
     tokenizer = train_tokenizer(texts, CONTEXT_TOKENS)
     model = build(tokenizer)
-    phases = (
-        Phase(args.steps // 4, rows=32, row_tokens=128),
-        Phase(args.steps * 3 // 4, rows=16, row_tokens=256),
-        Phase(args.steps // 12, rows=2, row_tokens=CONTEXT_TOKENS),
-    )
-    train(model, Encoder(tokenizer), phases, rng)
-    # bfloat16 halves the file; whoever loads it in float32 computes with exactly these weights.
-    model = model.to(torch.bfloat16)
-    model.save_pretrained(args.out)
+    for number, course in enumerate(COURSES, start=1):
+        print(f"course {number} of {len(COURSES)}", flush=True)
+        train(model, Encoder(tokenizer), course, rng)
+        # bfloat16 halves the file; whoever loads it in float32 computes with exactly these weights.
+        model = model.to(torch.bfloat16).float()
+        rng = Random(args.seed + number)
+    model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    print(examine(model.float().eval(), tokenizer, Random(args.seed + 1)), flush=True)
+    print(examine(model.float().eval(), tokenizer, Random(EXAM_SEED)), flush=True)
 
 
 if __name__ == "__main__":
