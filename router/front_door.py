@@ -8,10 +8,12 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import msgspec
+
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig
 from tercet.errors import InvalidRequest, NoWorkers, RequestFailed
-from tercet.ids import FrontDoorId, RequestId
+from tercet.ids import FrontDoorId, RequestId, new_request_id
 from tercet.request import RequestSpec
 from tercet.role import Role
 from tercet.router.admission import Admission
@@ -62,6 +64,8 @@ class FrontDoor:
             clock=self._clock,
         )
         self._pilots: dict[RequestId, Pilot] = {}
+        """By the names that workers know; `_serving` are the callers' names of the same requests."""
+        self._serving: set[RequestId] = set()
         self._membership = Membership(version=-1)
         self._open = False
 
@@ -131,15 +135,19 @@ class FrontDoor:
         """Nothing of the request is left here, nor wanted anywhere, when this context ends."""
         if not self._open:
             raise NoWorkers("the front door is closed", RETRY_AFTER_S)
-        if spec.id in self._pilots:
+        if spec.id in self._serving:
             raise InvalidRequest("request_id", f"{spec.id} is being served already")
+        # Clients may choose an id, and use it again, or here and at another front door: to workers every request is new.
+        spec = msgspec.structs.replace(spec, id=new_request_id(spec.id))
         with self._ledger.slot() as slot:
             pilot = self._pilots[spec.id] = self._pilot(spec, slot, tally)
+            self._serving.add(tally.request)
             try:
                 yield pilot
             finally:
                 pilot.leave()
                 del self._pilots[spec.id]
+                self._serving.remove(tally.request)
                 record = pilot.record()
                 self.history.add(record)
                 self.metrics.ended(record)

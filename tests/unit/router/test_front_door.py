@@ -17,13 +17,13 @@ from tercet.errors import (
     Overloaded,
     RequestFailed,
 )
-from tercet.ids import FIRST_EPOCH, WorkerId
+from tercet.ids import FIRST_EPOCH, FrontDoorId, WorkerId
 from tercet.request import FinishReason, RequestSpec
 from tercet.router.fake_worker import FakeWorker, fake_output
 from tercet.router.front_door import FrontDoor
 from tercet.router.record import Outcome
 from tercet.router.split import SplitReason
-from tercet.wire import Adopt, Cancel, Submit, Tokens
+from tercet.wire import Adopt, Cancel, Membership, Submit, Tokens
 
 OpenHouse = Callable[..., Awaitable[Any]]
 MakeSpec = Callable[..., RequestSpec]
@@ -392,7 +392,10 @@ async def test_nonsense_from_a_worker_ends_only_the_request_it_names(
     door, hit, neighbour = home.front_door, spec("hit", max_tokens=500), spec("neighbour")
     async with asyncio.TaskGroup() as group, door.generate(hit) as generation:
         other = group.create_task(collect(door, neighbour))
-        door.heard(Tokens(hit.id, FIRST_EPOCH, 0, None))  # type: ignore[arg-type]
+        worker = home.peers[WorkerId("decode-0")]
+        await until(lambda: bool(said(worker, Submit)))
+        name = said(worker, Submit)[0].spec.id
+        door.heard(Tokens(name, FIRST_EPOCH, 0, None))  # type: ignore[arg-type]
         with pytest.raises(RequestFailed, match="internal error"):
             _ = [piece async for piece in generation]
     assert other.result() == fake_output(neighbour)
@@ -406,6 +409,36 @@ async def test_one_id_is_served_once_at_a_time(house: OpenHouse, spec: MakeSpec)
         with pytest.raises(InvalidRequest, match="request_id"):
             await collect(home.front_door, spec())
     assert await collect(home.front_door, spec()) == fake_output(spec())
+
+
+async def test_an_id_that_is_used_again_is_another_request_to_workers(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    """What is on its way for the first one must not be taken for the second one's."""
+    home = await house("decode-0")
+    door, worker = home.front_door, home.peers[WorkerId("decode-0")]
+    async with door.generate(spec(max_tokens=10_000)):
+        await until(lambda: bool(said(worker, Submit)))
+    first = said(worker, Submit)[0].spec.id
+    async with door.generate(spec()) as generation:
+        door.heard(Tokens(first, FIRST_EPOCH, 0, [666]))
+        out = [token async for piece in generation for token in piece.tokens]
+    assert out == fake_output(spec())
+    names = [submit.spec.id for submit in said(worker, Submit)]
+    assert len(set(names)) == len(names) == 2
+    assert {record.request for record in door.history.recent(9)} == {spec().id}
+
+
+async def test_two_front_doors_may_serve_one_id_at_once(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("prefill-0", "decode-0")
+    other = FrontDoor(home.config, FrontDoorId("other"))
+    await other.start()
+    other.update(Membership(1, tuple(home.endpoints.values())))
+    await until(lambda: all(seen.connected for seen in other.status().workers))
+    longer = spec(max_tokens=60)
+    both = await asyncio.gather(collect(home.front_door, spec()), collect(other, longer))
+    await other.stop()
+    assert both == [fake_output(spec()), fake_output(longer)]
 
 
 async def test_metrics_count_what_happened(house: OpenHouse, spec: MakeSpec) -> None:
