@@ -11,12 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tercet.client import Client
+from tercet.cluster.process_tree import process, survivors
 from tercet.cluster.seat import Phase
 from tercet.cluster.status import ClusterStatus, WorkerReport
 from tercet.ids import WorkerId
 
 pytestmark = pytest.mark.slow
 
+GONE_S_MAX = 10.0
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen."
 
 
@@ -82,6 +84,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_request_notices(
     served, expected, worker, number
 ):
     before = served.status()
+    former = process(pid_of(before, worker))
     stopping, errors = threading.Event(), []
 
     def ask() -> None:
@@ -95,7 +98,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_request_notices(
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        os.kill(pid_of(before, worker), number)
+        os.kill(former.pid, number)
         after = served.until(
             lambda s: s.ready and seat(s, worker).incarnation != seat(before, worker).incarnation
         )
@@ -103,6 +106,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_request_notices(
         stopping.set()
         asking.join()
     assert not errors, errors
+    assert not survivors({former}, GONE_S_MAX), "it keeps its memory, and on a GPU its place"
     assert after.membership_version > before.membership_version
     assert seat(after, worker).restarts == 1
     others = {w.worker: w.incarnation for w in before.workers if w.worker != worker}
