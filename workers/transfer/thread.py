@@ -6,7 +6,7 @@ for our peers' sake as well: over TCP they read from us only while we poll.
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -32,7 +32,7 @@ from tercet.workers.transfer.pull import Arrivals, Pull
 logger = logging.getLogger(__name__)
 
 READS_MAX = 8
-"""Pulls posted at once; further ones wait their turn, and their deadline starts when they are posted."""
+"""Pulls posted at once from one peer; further ones wait their turn, and their deadline starts when they are posted."""
 ACTIVE_PAUSE_S = 0.0002
 WATCHFUL_PAUSE_S = 0.002
 IDLE_PAUSE_S = 0.010
@@ -171,11 +171,20 @@ class TransferThread:
             except Empty:
                 break
             command(agent)
-        while self._queued and len(self._active) < READS_MAX:
-            self._start(agent, self._queued.popleft())
+        while (pull := self._next()) is not None:
+            self._start(agent, pull)
         self._active = [pull for pull in self._active if self._still_active(agent, pull)]
         self._lingering = [pull for pull in self._lingering if self._still_lingering(agent, pull)]
         agent.progress()
+
+    def _next(self) -> Pull | None:
+        """The first in the queue whose peer has a place left: one that does not answer holds up nobody else's pulls."""
+        posted = Counter(pull.job.peer for pull in self._active)
+        for i, pull in enumerate(self._queued):
+            if posted[pull.job.peer] < READS_MAX:
+                del self._queued[i]
+                return pull
+        return None
 
     def _accept(self, job: PullJob) -> None:
         try:

@@ -9,7 +9,7 @@ from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.workers.transfer.base import Memory, Pulled, PullFailed, Settled
 from tercet.workers.transfer.fake import Fault
-from tercet.workers.transfer.thread import TransferThread
+from tercet.workers.transfer.thread import READS_MAX, TransferThread
 
 
 def test_a_pull_copies_the_blocks_it_names_and_no_others(pair):
@@ -134,6 +134,18 @@ def test_a_late_read_does_not_hold_up_others(faulty, network):
     quick = faulty.pull([6], [6])
     assert faulty.destination.event().job == quick
     assert [faulty.destination.event().job for _ in range(2)] == [late, late]
+
+
+def test_a_peer_that_does_not_answer_does_not_hold_up_pulls_from_others(faulty, network):
+    other = faulty.side("other:1")
+    faulty.destination.transfer.add_peer("other:1", other.transfer.region)
+    network.faults.extend(Fault(delay_s=1.0) for _ in range(READS_MAX))
+    for block in range(2 * READS_MAX):
+        faulty.pull([block], [block])
+    quick = faulty.pull([60], [60], peer="other:1")
+    assert faulty.destination.event().job == quick
+    endings = [faulty.destination.event() for _ in range(3 * READS_MAX)]
+    assert sum(isinstance(ending, Pulled) for ending in endings) == READS_MAX
 
 
 def test_a_failed_read_makes_the_peer_be_introduced_anew(faulty, network):
