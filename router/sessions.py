@@ -60,7 +60,8 @@ class Sessions:
                 session.endpoint = members[life]
             session.retired = life not in members
         for life, endpoint in members.items():
-            if life not in self._sessions:
+            # One whose link was lost while it was retired has ended, but may not have been closed yet.
+            if life not in self._sessions or self._tasks[life].done():
                 self._open(life, endpoint)
         for role in Role:
             self._enrol(role)

@@ -22,6 +22,7 @@ from tercet.request import FinishReason, RequestSpec
 from tercet.router.fake_worker import FakeWorker, fake_output
 from tercet.router.front_door import FrontDoor
 from tercet.router.record import Outcome
+from tercet.router.session import RETRY_S_MIN
 from tercet.router.split import SplitReason
 from tercet.wire import Adopt, Cancel, Membership, Submit, Tokens
 
@@ -312,6 +313,24 @@ async def test_a_worker_out_of_the_membership_finishes_what_it_has(
     assert generation.record.replays == 0
     await until(lambda: leaving.worker not in {seen.worker for seen in door.status().workers})
     await until(lambda: home.peers[drained].links == 0)
+
+
+async def test_a_worker_that_was_lost_while_out_of_the_membership_may_come_back(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    """A controller that was restarted may leave out a worker at first that it has not heard of yet."""
+    home = await house("decode-0", "decode-1")
+    async with home.front_door.generate(spec(max_tokens=100_000)):
+        await until(lambda: any(worker.jobs for worker in home.peers.values()))
+        name = next(name for name, worker in home.peers.items() if worker.jobs)
+        worker = home.peers[name]
+        del home.endpoints[name]
+        home.publish()
+        await worker.stop()
+        await until(lambda: any(other.jobs for other in home.peers.values()))
+        await asyncio.sleep(3 * RETRY_S_MIN)
+        home.endpoints[name] = await worker.start()
+        await home.publish_and_connect()
 
 
 async def test_an_older_membership_is_ignored(house: OpenHouse, spec: MakeSpec) -> None:
