@@ -21,8 +21,10 @@ from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
 from tercet.cli.status_tables import status_tables
 from tercet.cluster.run_record import RunBook
+from tercet.config import ClusterConfig
 from tercet.demo import run_demo
 from tercet.errors import ConfigError, TercetError
+from tercet.router.policies import POLICIES
 
 app = typer.Typer(
     name="tercet",
@@ -63,7 +65,7 @@ def serve(
     Ray is started on this machine, unless --address names a Ray cluster that runs.
     """
     with _told():
-        config = config_file.load(file)
+        config = _read(file)
         start = serve_detached if detach else serve_here
         start(config, file, address, RunBook(run_dir), Console())
 
@@ -102,14 +104,14 @@ def demo(
 ) -> None:
     """Start a prefill/decode cluster on this machine, send it a few prompts, and show what it did."""
     with _told():
-        run_demo(config_file.load(file), Console(), keep=keep)
+        run_demo(_read(file), Console(), keep=keep)
 
 
 @config_app.command("check")
 def config_check(file: Path) -> None:
     """Read a cluster file; refuse it with the line and the reason, or say what it asks for."""
     with _told():
-        config = config_file.load(file)
+        config = _read(file)
     pools = config.pools
     print(
         f"{file}: cluster {config.name!r} serves {config.model.name!r} with"
@@ -121,6 +123,16 @@ def config_check(file: Path) -> None:
 def config_schema() -> None:
     """Print the JSON schema of cluster files, for editors."""
     print(json.dumps(config_file.schema(), indent=2))
+
+
+def _read(file: Path) -> ClusterConfig:
+    """The cluster file, with a routing policy that exists: a front door would refuse another, but only once it starts."""
+    config = config_file.load(file)
+    try:
+        POLICIES.options(config.router.policy, config.router.policy_options)
+    except ConfigError as exc:
+        raise ConfigError(str(file), 0, exc.path, exc.reason, exc.hint) from exc
+    return config
 
 
 @contextmanager

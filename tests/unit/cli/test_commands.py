@@ -44,6 +44,26 @@ def test_a_wrong_file_is_refused_with_its_line_before_anything_starts(tercet, wr
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("command", [("config", "check"), ("serve", "-f"), ("demo", "-f")])
+@pytest.mark.parametrize(
+    ("router", "known"),
+    [
+        ("{policy: dualmop}", "dualmap"),
+        ("{policy: dualmap, policy_options: {slo: 1}}", "ttft_slo_ms"),
+    ],
+)
+def test_a_policy_that_is_not_there_is_refused_before_anything_starts(
+    tercet, write, tmp_path, command, router, known
+):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    result = tercet(*command, write(GOOD + f"router: {router}\n"))
+    assert result.exit_code == 2
+    assert "cluster.yaml" in result.stderr
+    assert known in result.stderr
+    assert result.stdout == ""
+
+
 def test_the_schema_is_json(tercet):
     result = tercet("config", "schema")
     assert result.exit_code == 0
