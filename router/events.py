@@ -49,7 +49,12 @@ class NoneUsable:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The delay of the last `Wait` is over, or a worker has just become usable."""
+    """The delay of the last `Wait` is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker has just become usable, who may be the one that was waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,17 @@ class DeadlinePassed:
 
 
 WorkerWord = Started | Tokens | HandedOff | Refused | Failed
-Event = WorkerWord | Chosen | Bound | NoneUsable | Waited | WorkerLost | ClientLeft | DeadlinePassed
+Event = (
+    WorkerWord
+    | Chosen
+    | Bound
+    | NoneUsable
+    | Waited
+    | Joined
+    | WorkerLost
+    | ClientLeft
+    | DeadlinePassed
+)
 
 # ---- commands --------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from tercet.router.events import (
     Event,
     Fail,
     Finish,
+    Joined,
     NoneUsable,
     Prefilled,
     Send,
@@ -93,7 +94,9 @@ class Flight:
             case NoneUsable():
                 return self._none_usable(event)
             case Waited():
-                return self._waited()
+                return self._ask_again(waiting=False)
+            case Joined():
+                return self._ask_again(waiting=True)
             case ClientLeft():
                 return self._end()
             case DeadlinePassed():
@@ -120,7 +123,6 @@ class Flight:
         reason = self._log_end()
         if reason is not None:
             return [*self._end(), Finish(reason)]
-        self._waiting = False
         return [ChooseWorker(frozenset(self._patience.avoid))]
 
     def _log_end(self) -> FinishReason | None:
@@ -133,6 +135,7 @@ class Flight:
 
     def _chosen(self, event: Chosen) -> list[Command]:
         assert self.phase is Phase.CHOOSING, self
+        self._waiting = False
         self._move_to(Phase.PREFILLING if event.hand_off else Phase.ALONE)
         self.legs.source = Leg(event.worker, self.epoch)
         self._given = list(self.log.tokens)
@@ -146,28 +149,32 @@ class Flight:
 
     def _choose_destination(self) -> list[Command]:
         assert self.legs.source is not None, self
-        self._waiting = False
         return [ChooseDestination(self.legs.source.worker, frozenset(self._patience.avoid))]
 
     def _bound(self, worker: Endpoint) -> list[Command]:
         assert self.phase is Phase.BINDING, self
         assert self.legs.source is not None, self
+        self._waiting = False
         self._move_to(Phase.MOVING)
         self.legs.destination = Leg(worker, Epoch(self.epoch + 1))
         adopt = Adopt(self.spec, self.legs.destination.epoch, self.legs.source.worker, self._given)
         return [Send(worker, adopt)]
 
     def _none_usable(self, event: NoneUsable) -> list[Command]:
-        """Wait and ask again, also those that said no."""
+        """Wait and ask again, also those that said no. Whoever was asked early goes on waiting."""
+        if self._waiting:
+            return []
         delay_s = self._patience.wait_s()
         if delay_s is None:
             return self._fail(self._patience.complaint(event.reason))
         self._waiting = True
         return [Wait(delay_s)]
 
-    def _waited(self) -> list[Command]:
+    def _ask_again(self, *, waiting: bool) -> list[Command]:
+        """Only if it was waited for; `waiting` says that the delay is not over."""
         if not self._waiting:
             return []
+        self._waiting = waiting
         return self._choose() if self.phase is Phase.CHOOSING else self._choose_destination()
 
     # ---- what workers say --------------------------------------------------------------------------------------------
@@ -268,6 +275,7 @@ class Flight:
         forgotten = self.legs.forget_all()
         self.replays += 1
         self.log.raise_fence(self.epoch)
+        self._waiting = False
         self._move_to(Phase.CHOOSING)
         return [*forgotten, *self._choose()]
 

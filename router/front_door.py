@@ -18,7 +18,7 @@ from tercet.request import RequestSpec
 from tercet.role import Role
 from tercet.router.admission import Admission
 from tercet.router.dispatch import Dispatch, Errand
-from tercet.router.events import Waited, WorkerLost, WorkerWord
+from tercet.router.events import Joined, WorkerLost, WorkerWord
 from tercet.router.flight import Flight
 from tercet.router.generation import Generation
 from tercet.router.ledger import Ledger, Slot, life_of
@@ -182,7 +182,7 @@ class FrontDoor:
     def connected(self, worker: Endpoint) -> None:
         """Somebody may have been waiting for it."""
         for pilot in list(self._pilots.values()):
-            pilot.handle(Waited())
+            pilot.handle(Joined())
 
     def lost(self, worker: Endpoint, reason: str) -> None:
         self._ledger.forget(worker)

@@ -30,6 +30,7 @@ from tercet.router.events import (
     Event,
     Fail,
     Finish,
+    Joined,
     NoneUsable,
     Prefilled,
     Send,
@@ -230,6 +231,24 @@ def test_a_source_waiting_for_a_destination_is_cancelled_when_patience_ends() ->
     commands = flight.handle(NoneUsable("nobody"))
     assert commands[:2] == [Send(P, Cancel(R, epoch(0))), Closed(P)]
     assert isinstance(commands[-1], Fail)
+
+
+def test_workers_that_join_do_not_wear_patience_out() -> None:
+    """A hundred prefill workers may come before the first decode worker does."""
+    flight = flying(wait_s_max=1.0)
+    assert isinstance(flight.handle(NoneUsable("no decode worker"))[0], Wait)
+    for _ in range(100):
+        assert flight.handle(Joined()) == [ChooseWorker()]
+        assert flight.handle(NoneUsable("no decode worker")) == [], "the delay goes on"
+    assert flight.handle(Waited()) == [ChooseWorker()]
+    assert isinstance(flight.handle(NoneUsable("no decode worker"))[0], Wait)
+
+
+def test_a_worker_that_joins_ends_the_wait() -> None:
+    flight = flying(Chosen(P, hand_off=True), Started(R, epoch(0)), NoneUsable("nobody"))
+    assert flight.handle(Joined()) == [ChooseDestination(P)]
+    flight.handle(Bound(D))
+    assert flight.handle(Waited()) == flight.handle(Joined()) == []
 
 
 def test_an_old_timer_wakes_nobody() -> None:
@@ -487,6 +506,7 @@ MOVES: tuple[Move, ...] = (
     lambda world, a, b: Failed(R, some_epoch(world, a), "broke"),
     lambda world, a, b: WorkerLost((P, P2, D, D2)[a % 4], "silent"),
     lambda world, a, b: Waited(),
+    lambda world, a, b: Joined(),
     lambda world, a, b: tokens(world.flight.epoch, len(world.delivered) + 2, 666),
 )
 
