@@ -7,10 +7,8 @@ prefixes. Times are those of this thread on its core, whatever else the machine 
 """
 
 import argparse
-import gc
 import json
 import random
-import resource
 import statistics
 import time
 from array import array
@@ -31,13 +29,11 @@ from tercet.config import LinkConfig
 from tercet.ids import Incarnation, RequestId, WorkerId
 from tercet.role import Role
 from tercet.router.dualmap import PairReason
-from tercet.router.dualmap.hotness import Hotness
 from tercet.router.ledger import Ledger, life_of
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Ask, Choice, Chooser, WorkerView
 from tercet.router.pool import LivePool, Roster
 from tercet.router.prefix_index import Prefix, PrefixIndex
-from tercet.router.prefix_names import PrefixName, mix
 from tercet.router.session import Session
 from tercet.router.views import view_of
 from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, LoadReport
@@ -63,16 +59,6 @@ class Row:
     after_us_p50: float
     escapes: float
     """Share of the decisions for which DualMap looked at everybody."""
-
-
-@dataclass(frozen=True)
-class TreeRow:
-    """The hotness tree after many requests."""
-
-    requests: int
-    names: int
-    resident_mib: float
-    observe_us: float
 
 
 class Times(NamedTuple):
@@ -223,30 +209,7 @@ def measure(name: str, workers: int, decisions: int) -> Row:
     )
 
 
-def tree(requests: int) -> TreeRow:
-    """Requests of 16 granules: two hot system prompts, and every conversation but the hot ones new."""
-    gc.collect()
-    subject = Hotness(window_s=60.0, window_requests=2048, requests_min=8, depth_max=64)
-    before, begun_s = _resident_mib(), time.thread_time()
-    for number in range(requests):
-        shared = number % 3  # a third has nothing in common with anybody
-        path = [
-            mix(number % 2 if level < 4 * shared else 64 * number + level) for level in range(16)
-        ]
-        names = [PrefixName(value) for value in path]
-        subject.observe(RequestId(f"r{number}"), names, number * 0.01)
-        subject.depth(names, 1000)
-    observe_us = (time.thread_time() - begun_s) / requests * 1e6
-    return TreeRow(requests, len(subject), max(0.0, _resident_mib() - before), observe_us)
-
-
-def _resident_mib() -> float:
-    """The most memory this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def show(rows: list[Row], tree_row: TreeRow) -> None:
-    console = Console()
+def show(rows: list[Row]) -> None:
     table = Table(title=f"microseconds a decision, prompts of {PROMPT_TOKENS} tokens")
     for column in (
         "policy",
@@ -257,7 +220,7 @@ def show(rows: list[Row], tree_row: TreeRow) -> None:
         "after p50",
         "escapes",
     ):
-        table.add_column(column, justify="left" if column == "policy" else "right")
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     for row in rows:
         figures = (row.naming_us_p50, row.decision_us_p50, row.decision_us_p99, row.after_us_p50)
         table.add_row(
@@ -266,11 +229,7 @@ def show(rows: list[Row], tree_row: TreeRow) -> None:
             *(f"{figure:,.0f}" for figure in figures),
             f"{row.escapes:.1%}",
         )
-    console.print(table)
-    console.print(
-        f"hotness tree after {tree_row.requests:,} requests: {tree_row.names:,} names, "
-        f"{tree_row.resident_mib:.1f} MiB more at the peak, {tree_row.observe_us:.1f} µs a request"
-    )
+    Console().print(table)
 
 
 def main() -> None:
@@ -278,19 +237,16 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", default=[*POLICIES.names, LATE])
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--decisions", type=int, default=1000)
-    parser.add_argument("--tree-requests", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
-    tree_row = tree(arguments.tree_requests)  # first: resident memory only ever grows
     rows = [
         measure(name, workers, arguments.decisions)
         for name in arguments.policies
         for workers in arguments.workers
     ]
-    show(rows, tree_row)
+    show(rows)
     if arguments.json:
-        figures = {"rows": [asdict(row) for row in rows], "tree": asdict(tree_row)}
-        arguments.json.write_text(json.dumps(figures, indent=2))
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ class Hotness:
             self._drop_oldest()
         counted = tuple(prefixes[: self._depth_max])
         self._window[request] = now_s, counted
+        counts = self._counts
         for name in counted:
-            self._counts[name] = self._counts.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + 1
 
     def depth(self, prefixes: Sequence[PrefixName], workers: int) -> int:
         """How many of the prefixes, shortest first, are too hot to be the key of a request on so many workers."""
@@ -99,10 +100,11 @@ class Hotness:
 
     def _drop_oldest(self) -> None:
         _, (_, names) = self._window.popitem(last=False)
+        counts = self._counts
         for name in names:
-            left = self._counts[name] - 1
+            left = counts[name] - 1
             if left:
-                self._counts[name] = left
+                counts[name] = left
             else:
-                del self._counts[name]
+                del counts[name]
                 self._grown.discard(name)
