@@ -13,6 +13,7 @@ from demo_lessons import (
     Lesson,
     add,
     converse,
+    drill_codes,
     remember_codes,
     remember_name,
     subtract,
@@ -49,6 +50,7 @@ SUBJECTS: dict[str, Draw] = {
     **{lesson.__name__.replace("_", " "): _alone(lesson) for lesson in LESSONS},
     "remember a name": lambda rng: list(remember_name(rng)),
     "remember codes": lambda rng: list(remember_codes(rng)),
+    "find one code of several": lambda rng: list(drill_codes(rng))[:1],
     "after 10 exchanges": lambda rng: converse(rng, 10).exchanges,
     "after 40 exchanges": lambda rng: converse(rng, 40).exchanges,
 }

@@ -223,6 +223,22 @@ def remember_codes(rng: Random) -> Iterator[Exchange]:
         yield Exchange(f"{note} {question}" if first else question, answer)
 
 
+def drill_codes(rng: Random) -> Iterator[Exchange]:
+    """A note with several codes, then a question for every one: to answer, the right one must be found by its name."""
+    number = rng.randint(2, 4)
+    things = rng.sample(THINGS, number) if rng.random() < 0.7 else rng.choices(THINGS, k=number)
+    places = list(zip(rng.sample(COLOURS, number), things, strict=True))
+    codes = {place: f"{rng.randrange(10_000):04d}" for place in places}
+    note = " ".join(
+        f"The code of the {' '.join(place)} is {code}." for place, code in codes.items()
+    )
+    note = f"{note} {_padding(rng, 3)}" if rng.random() < 0.2 else note
+    for number, place in enumerate(rng.sample(places, len(places))):
+        question = f"What is the code of the {' '.join(place)}?"
+        answer = f"The code of the {' '.join(place)} is {codes[place]}."
+        yield Exchange(question if number else f"{note} {question}", answer)
+
+
 def draw(rng: Random) -> Exchange:
     """One exchange of any lesson; now and then with unimportant sentences before the question."""
     (lesson,) = rng.choices(tuple(LESSONS), tuple(LESSONS.values()))
@@ -233,15 +249,17 @@ def draw(rng: Random) -> Exchange:
     return Exchange(question, answer)
 
 
-def converse(rng: Random, exchanges: int, codes_share: float = 0.08) -> Conversation:
-    """A conversation of at least `exchanges` exchanges; `codes_share` of its topics are `remember_codes`."""
+def converse(rng: Random, exchanges: int, drill_share: float = 0.0) -> Conversation:
+    """A conversation of at least `exchanges` exchanges; `drill_share` of its topics are `drill_codes`."""
     said: list[Exchange] = []
     while len(said) < exchanges:
         dice = rng.random()
         if dice < 0.04:
             said.extend(remember_name(rng))
-        elif dice < 0.04 + codes_share:
+        elif dice < 0.12:
             said.extend(remember_codes(rng))
+        elif dice < 0.12 + drill_share:
+            said.extend(drill_codes(rng))
         else:
             said.append(draw(rng))
     system = rng.choice(("You are a helpful assistant.", "Answer the question.", _padding(rng, 6)))

@@ -45,7 +45,7 @@ class Course:
 
     phases: tuple[Phase, ...]
     effort: float
-    codes_share: float
+    drill_share: float
 
     @property
     def steps(self) -> int:
@@ -65,11 +65,13 @@ COURSES = (
             Phase(351, (WHOLE,)),
         ),
         effort=1.0,
-        codes_share=0.08,
+        drill_share=0.0,
     ),
+    # Finding one code among several is learned in one leap, after about 200 steps of little else.
+    Course((Phase(300, (SHORT,)),), effort=0.5, drill_share=0.8),
     # Long rows hold few first questions, so the beginnings of conversations fade; this brings all lengths together.
     Course(
-        (Phase(900, (SHORT, MIDDLE, SHORT, MIDDLE, SHORT, WHOLE)),), effort=0.5, codes_share=0.2
+        (Phase(780, (SHORT, MIDDLE, SHORT, MIDDLE, SHORT, WHOLE)),), effort=0.4, drill_share=0.12
     ),
 )
 
@@ -118,10 +120,10 @@ class Encoder:
         return Example(tokens, labels[: len(tokens)] + [IGNORED] * (len(tokens) - len(labels)))
 
 
-def draw_row(rng: Random, encoder: Encoder, row_tokens: int, codes_share: float) -> Example:
+def draw_row(rng: Random, encoder: Encoder, row_tokens: int, drill_share: float) -> Example:
     """A row of exactly `row_tokens` tokens."""
     while True:
-        conversation = converse(rng, row_tokens // 16, codes_share)
+        conversation = converse(rng, row_tokens // 16, drill_share)
         example = encoder.plain(conversation) if rng.random() < 0.1 else encoder.chat(conversation)
         if len(example.tokens) >= row_tokens:
             return Example(example.tokens[:row_tokens], example.labels[:row_tokens])
@@ -172,7 +174,7 @@ def train(model: LlamaForCausalLM, encoder: Encoder, course: Course, rng: Random
     model.train()
     for step, shape in enumerate(shapes):
         batch = [
-            draw_row(rng, encoder, shape.row_tokens, course.codes_share) for _ in range(shape.rows)
+            draw_row(rng, encoder, shape.row_tokens, course.drill_share) for _ in range(shape.rows)
         ]
         for optimizer, peak in chosen:
             rate = learning_rate(step, course.steps, peak * course.effort)
