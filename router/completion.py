@@ -146,6 +146,7 @@ class Completion:
                 if delta is not None:
                     self._post(delta)
                 if choice.finish is not None:
+                    stream.satisfied()
                     return
         raise AssertionError(f"the generation of {part.spec.id} ended without a reason")
 

@@ -78,6 +78,9 @@ class FakeStream:
             finish=self.finish,
         )
 
+    def satisfied(self) -> None:
+        self.finish = self.finish or FinishReason.STOP
+
     async def __aiter__(self) -> AsyncIterator[FakePiece]:
         script = list(self.source.script(self.spec))[: self.spec.sampling.max_tokens]
         full = len(script) == self.spec.sampling.max_tokens

@@ -271,13 +271,19 @@ class Flight:
     def _replay(self, cause: str) -> list[Command]:
         """Cancel what is left and begin again from the log, under an epoch no former owner can reach."""
         if self.replays == self._replays_max:
-            return self._fail(RequestFailed(f"given up after {self.replays} replays; {cause}"))
+            return self._fail(self._last_word(cause))
         forgotten = self.legs.forget_all()
         self.replays += 1
         self.log.raise_fence(self.epoch)
         self._waiting = False
         self._move_to(Phase.CHOOSING)
         return [*forgotten, *self._choose()]
+
+    def _last_word(self, cause: str) -> TercetError:
+        """A source that gave up while all destinations were full was not at fault, and the client may come again."""
+        if self.phase is Phase.BINDING and self._waiting:
+            return self._patience.complaint("no decode worker could take it")
+        return RequestFailed(f"given up after {self.replays} replays; {cause}")
 
     def _breach(self, leg: Leg, what: str) -> list[Command]:
         """The worker broke the protocol: what it says about this request is worth nothing."""

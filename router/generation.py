@@ -35,6 +35,8 @@ class Generation:
         self._error: TercetError | None = None
         self._over = False
         self._reader: asyncio.Future[None] | None = None
+        self.is_satisfied = False
+        """The reader has found the end it looked for; leaving is then no cancellation."""
 
     @property
     def record(self) -> RequestRecord:
@@ -57,6 +59,10 @@ class Generation:
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
+
+    def satisfied(self) -> None:
+        """The reader wants no more, because what it has is complete: it found a stop string."""
+        self.is_satisfied = True
 
     def deliver(self, tokens: list[int], logprobs: list[TokenLogprobs] | None) -> None:
         """New tokens are here."""

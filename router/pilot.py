@@ -72,7 +72,9 @@ class Pilot:
     def leave(self) -> None:
         """The caller is gone: cancel on every worker that may still have something. Idempotent."""
         if self._tally.outcome is Outcome.RUNNING:
-            self._tally.finished(FinishReason.CANCELLED, self._clock.now_s())
+            satisfied = self.generation.is_satisfied
+            reason = FinishReason.STOP if satisfied else FinishReason.CANCELLED
+            self._tally.finished(reason, self._clock.now_s())
         self.handle(ClientLeft())
         self.generation.end()
         self._land()

@@ -29,6 +29,9 @@ class TokenStream(Protocol):
     def __aiter__(self) -> AsyncIterator[Piece]: ...
     @property
     def record(self) -> RequestRecord: ...
+    def satisfied(self) -> None:
+        """What was read is complete; leaving before the last piece is then no cancellation."""
+        ...
 
 
 class Exposition(Protocol):

@@ -358,6 +358,14 @@ def test_the_replay_budget_ends_in_request_failed_with_the_last_cause() -> None:
     assert "silent for 3 s" in str(fail.error)
 
 
+def test_a_source_that_gave_up_waiting_for_a_full_destination_ends_in_overloaded() -> None:
+    flight = flying(*APART, Refused(R, epoch(1), "full"), NoneUsable("none"), replays_max=0)
+    closed, fail = flight.handle(Failed(R, epoch(0), "nobody took over within the lease"))
+    assert closed == Closed(P)
+    assert isinstance(fail, Fail)
+    assert isinstance(fail.error, Overloaded)
+
+
 def test_a_log_of_full_length_is_not_submitted_again() -> None:
     """The last token came, the word of the end was lost."""
     flight = flying(Chosen(D, hand_off=False), tokens(0, 0, 10, 11), spec=request(max_tokens=2))

@@ -359,6 +359,19 @@ async def test_leaving_cancels_both_legs_in_the_same_turn(house: OpenHouse, spec
     assert home.front_door.history.recent(1)[0].outcome is Outcome.CANCELLED
 
 
+async def test_leaving_with_all_one_wanted_counts_as_an_end(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0")
+    worker = home.peers[WorkerId("decode-0")]
+    async with home.front_door.generate(spec(max_tokens=10_000)) as generation:
+        async for _ in generation:
+            generation.satisfied()
+            break
+    await until(lambda: not worker.jobs)
+    assert home.front_door.history.recent(1)[0].outcome is Outcome.STOP
+
+
 async def test_nothing_refers_to_a_request_that_was_left(house: OpenHouse, spec: MakeSpec) -> None:
     """Not even the timer of a deadline that is far away."""
     home = await house("decode-0")
