@@ -1,6 +1,7 @@
 """Brings a whole cluster up and down: Ray, the controller and its workers, the front door on Ray Serve."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from tercet.app.application import application
 from tercet.app.control import ensure_controller
 from tercet.app.ports import with_free_ports
 from tercet.cluster.placement import cpus_wanted
+from tercet.cluster.process_tree import process
 from tercet.cluster.ray_control import ControllerHandle
 from tercet.cluster.ray_runtime import RayRuntime, run_dir
+from tercet.cluster.run_record import RunRecord
 from tercet.cluster.status import ClusterStatus
 from tercet.config import ClusterConfig
 from tercet.errors import TercetError, Unavailable
@@ -45,6 +48,17 @@ class Cluster:
     def http(self) -> str:
         """`host:port` of the HTTP entrance."""
         return f"{self.config.front_door.host}:{self.config.front_door.http_port}"
+
+    def record(self, *, ready: bool = False) -> RunRecord:
+        """How others on this machine find it while this process lives."""
+        return RunRecord(
+            name=self.config.name,
+            address=self.runtime.address,
+            http=self.http,
+            server=process(os.getpid()),
+            ray_token=str(self.runtime.token) if self.runtime.token is not None else "",
+            ready=ready,
+        )
 
     def wait_ready(self, report: Report) -> ClusterStatus:
         """Return when every worker is up and every front door knows it.

@@ -101,10 +101,11 @@ def demo(
     file: Annotated[Path, typer.Option("--file", "-f", help="The cluster file.")] = Path(
         "deploy/cluster.yaml"
     ),
+    run_dir: RunDir = None,
 ) -> None:
     """Start a prefill/decode cluster on this machine, send it a few prompts, and show what it did."""
     with _told():
-        run_demo(_read(file), Console(), keep=keep)
+        run_demo(_read(file), RunBook(run_dir), Console(), keep=keep)
 
 
 @config_app.command("check")

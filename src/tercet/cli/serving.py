@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tercet.app import Asked, Cluster, asked_to_stop, check_ports, launch, take_down
 from tercet.cli.finding import find, note
-from tercet.cluster.process_tree import Process, process, survivors
+from tercet.cluster.process_tree import Process, survivors
 from tercet.cluster.ray_control import ControllerHandle
 from tercet.cluster.run_record import RunBook, RunRecord
 from tercet.cluster.status import ClusterStatus
@@ -39,10 +39,10 @@ def serve_here(
                 launch(config, address=address, report=lambda text: line.update(text)) as cluster,
             ):
                 asked.listen()  # Ray has put its own handlers in place
-                _note(cluster, book)
+                book.write(cluster.record())
                 ready = cluster.wait_ready(lambda text: line.update(text))
                 line.stop()
-                _note(cluster, book, ready=True)
+                book.write(cluster.record(ready=True))
                 console.print(entrances(config, ready))
                 _wait(cluster)
                 line.start()
@@ -129,17 +129,3 @@ def _refuse_twin(config: ClusterConfig, book: RunBook) -> None:
         raise TercetError(
             f"cluster {config.name!r} runs here already; end it with `tercet down --name {config.name}`"
         )
-
-
-def _note(cluster: Cluster, book: RunBook, *, ready: bool = False) -> None:
-    token = cluster.runtime.token
-    book.write(
-        RunRecord(
-            name=cluster.config.name,
-            address=cluster.runtime.address,
-            http=cluster.http,
-            server=process(os.getpid()),
-            ray_token=str(token) if token is not None else "",
-            ready=ready,
-        )
-    )

@@ -10,8 +10,10 @@ from rich.markup import escape
 from tercet.app import Asked, Cluster, asked_to_stop, avoid_taken_ports, launch
 from tercet.client import Client, Options
 from tercet.cluster.process_tree import descendants
+from tercet.cluster.run_record import RunBook
 from tercet.config import ClusterConfig
 from tercet.demo.http_chat import records, stream_chat
+from tercet.demo.invitation import invite, noted
 from tercet.demo.questions import QUESTIONS, Door, Question
 from tercet.demo.table import request_table
 from tercet.errors import TercetError
@@ -21,7 +23,7 @@ ANSWER_TOKENS_MAX = 128
 KEEP_POLL_S = 1.0
 
 
-def run_demo(config: ClusterConfig, console: Console, *, keep: bool = False) -> None:
+def run_demo(config: ClusterConfig, book: RunBook, console: Console, *, keep: bool = False) -> None:
     """Run the demo; with `keep` go on serving until SIGINT or SIGTERM. Raises TercetError.
 
     Ports of the file that are taken are replaced by free ones.
@@ -40,9 +42,10 @@ def run_demo(config: ClusterConfig, console: Console, *, keep: bool = False) -> 
                 console.print(_introduction(cluster, grpc, time.monotonic() - begun_s))
                 _converse(cluster, grpc, console)
                 if keep:
-                    console.print(_invitation(cluster, grpc), highlight=False)
-                    while True:
-                        time.sleep(KEEP_POLL_S)
+                    invite(console, cluster.config.model.name, cluster.http, grpc)
+                    with noted(cluster.record(ready=True), book):
+                        while True:
+                            time.sleep(KEEP_POLL_S)
                 line.update("stopping")
                 line.start()
         except Asked:
@@ -98,18 +101,4 @@ def _introduction(cluster: Cluster, grpc: str, seconds: float) -> str:
         f"{pools.prefill.replicas} prefill and {pools.decode.replicas} decode workers serve"
         f" [bold]{cluster.config.model.name}[/] after {seconds:.0f} s:"
         f" http://{cluster.http}/v1 (OpenAI) and {grpc} (gRPC)"
-    )
-
-
-def _invitation(cluster: Cluster, grpc: str) -> str:
-    body = '{"model": "%s", "messages": [{"role": "user", "content": "What is 12 + 30?"}], "stream": true}'
-    return escape(
-        "\nServing until Ctrl-C. In another terminal:\n\n"
-        f"  curl -N http://{cluster.http}/v1/chat/completions -H 'content-type: application/json' \\\n"
-        f"    -d '{body % cluster.config.model.name}'\n\n"
-        "  from tercet.client import Client\n"
-        f'  with Client("{grpc}") as client:\n'
-        '      for piece in client.stream(messages=[{"role": "user", "content": "What is 12 + 30?"}]):\n'
-        '          print(piece.text, end="")\n\n'
-        f"  curl http://{cluster.http}/tercet/status\n"
     )
