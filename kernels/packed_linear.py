@@ -6,8 +6,8 @@ The plain-torch twin is `reference.packed_linear`; `packed_linear.cpp` says why 
 """
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch.nn import functional as F
@@ -20,16 +20,8 @@ SIDE_BY_SIDE = {torch.float32: 1, torch.bfloat16: 2}
 SYMBOLS = {torch.float32: "tercet_packed_linear_f32", torch.bfloat16: "tercet_packed_linear_bf16"}
 
 
-class PackedLinear(Protocol):
-    """`x W^T + bias`, with the shape of `x` but `columns` in the last place; `bias_N` is fp32."""
-
-    def __call__(
-        self,
-        x_MK: torch.Tensor,
-        packed: torch.Tensor,
-        bias_N: torch.Tensor | None,
-        columns: int,
-    ) -> torch.Tensor: ...
+Product = Callable[[torch.Tensor], torch.Tensor]
+"""`[..., K]` to `[..., N]`."""
 
 
 def can_pack(weight_NK: torch.Tensor) -> bool:
@@ -69,25 +61,30 @@ class NativePackedLinear:
         bias_N: torch.Tensor | None,
         columns: int,
     ) -> torch.Tensor:
+        """`x W^T + bias`, with the shape of `x` but `columns` in the last place; `bias_N` is fp32."""
+        return self.bind(packed, bias_N, columns)(x_MK)
+
+    def bind(self, packed: torch.Tensor, bias_N: torch.Tensor | None, columns: int) -> Product:
+        """The product with one weight, which is checked here, once, and must stay where it is."""
         panels, groups, width, side = packed.shape
         depth = groups * side
-        assert x_MK.dtype == packed.dtype == self.dtype, (x_MK.dtype, packed.dtype)
-        assert x_MK.shape[-1] == depth, (x_MK.shape, depth)
+        assert packed.dtype == self.dtype, packed.dtype
         assert width == PANEL, width
         assert (panels - 1) * PANEL < columns <= panels * PANEL, (panels, columns)
         if bias_N is not None:
             assert bias_N.dtype == torch.float32, bias_N.dtype
             assert bias_N.shape == (columns,), (bias_N.shape, columns)
-        x = x_MK.contiguous()
-        out = torch.empty((*x.shape[:-1], columns), dtype=self.dtype)
-        self._kernel(
-            x.data_ptr(),
-            packed.data_ptr(),
-            None if bias_N is None else bias_N.data_ptr(),
-            out.data_ptr(),
-            x.numel() // depth,
-            columns,
-            depth,
-            self.threads,
-        )
-        return out
+        kernel, dtype, threads = self._kernel, self.dtype, self.threads
+        weight, bias = packed.data_ptr(), None if bias_N is None else bias_N.data_ptr()
+
+        def product(x_MK: torch.Tensor, _alive: object = (packed, bias_N)) -> torch.Tensor:
+            shape = x_MK.shape
+            assert x_MK.dtype == dtype, (x_MK.dtype, dtype)
+            assert shape[-1] == depth, (shape, depth)
+            x = x_MK.contiguous()
+            out = torch.empty((*shape[:-1], columns), dtype=dtype)
+            rows = x.numel() // depth
+            kernel(x.data_ptr(), weight, bias, out.data_ptr(), rows, columns, depth, threads)
+            return out
+
+        return product

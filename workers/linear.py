@@ -46,15 +46,15 @@ def accelerate_linears(model: nn.Module, threads: int = 1) -> None:
 class PackedLinear(nn.Module):
     """`x W^T + b` with `W` in panels."""
 
-    def __init__(self, linear: nn.Linear, kernel: packed_linear.PackedLinear) -> None:
+    def __init__(self, linear: nn.Linear, kernel: NativePackedLinear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.packed = nn.Parameter(packed_linear.pack(linear.weight), requires_grad=False)
-        self._bias_N = None if linear.bias is None else linear.bias.detach().float()
-        self._kernel = kernel
+        bias_N = None if linear.bias is None else linear.bias.detach().float()
+        self._product = kernel.bind(self.packed.detach(), bias_N, self.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._kernel(x, self.packed, self._bias_N, self.out_features)
+        return self._product(x)
 
 
 class PackedEmbedding(nn.Module):
