@@ -9,13 +9,13 @@ import msgspec
 from tercet.cluster.seat import Phase
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import LoadReport
+from tercet.wire import LoadFigures
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says about itself."""
 
-    load: LoadReport
+    load: LoadFigures
     sessions: int = 0
     """Front doors connected."""
     exports: int = 0

@@ -4,7 +4,7 @@ import msgspec
 
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import LoadReport
+from tercet.wire import LoadFigures
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -13,7 +13,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     worker: WorkerId
     role: Role
     incarnation: Incarnation
-    load: LoadReport
+    load: LoadFigures
     sessions: int
     """Front doors connected."""
     readers: int

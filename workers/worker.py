@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig, EngineConfig, ModelConfig
 from tercet.errors import TercetError
@@ -20,6 +22,7 @@ from tercet.wire import (
     DestinationMessage,
     Endpoint,
     FrontDoorMessage,
+    LoadFigures,
 )
 from tercet.workers.engine import Engine
 from tercet.workers.engine_thread import EngineThread
@@ -152,7 +155,7 @@ class Worker:
             worker=self._worker,
             role=self._role,
             incarnation=self._incarnation,
-            load=board.report(self._role),
+            load=msgspec.convert(board.report(self._role), LoadFigures, from_attributes=True),
             sessions=len(board.sessions),
             readers=len(board.readers),
             sources=len(board.sources),

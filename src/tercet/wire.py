@@ -220,6 +220,10 @@ class LoadReport(Message, frozen=True):
     leases: int = 0
 
 
+class LoadFigures(LoadReport, frozen=True, array_like=False, tag=False, omit_defaults=False):
+    """The same under its fields' names, for status calls: `tercet status --json` is read by others too."""
+
+
 WorkerMessage = (
     Welcome | Refuse | Ping | Started | Tokens | HandedOff | Refused | Failed | LoadReport
 )

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tercet.cluster.seat import Phase
 from tercet.cluster.status import ClusterStatus, WorkerReport
-from tercet.wire import LoadReport
+from tercet.wire import LoadFigures
 
 COLOURS = {
     Phase.UP: "green",
@@ -100,7 +100,7 @@ def _table(title: str, *columns: str) -> Table:
     )
 
 
-def _load(worker: WorkerReport) -> LoadReport | None:
+def _load(worker: WorkerReport) -> LoadFigures | None:
     own = worker.figures.worker if worker.figures is not None else None
     return own.load if own is not None else None
 

@@ -15,9 +15,9 @@ from tercet.cluster.status import (
 )
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import LoadReport
+from tercet.wire import LoadFigures
 
-LOAD = LoadReport(
+LOAD = LoadFigures(
     role=Role.DECODE,
     waiting=3,
     running=17,

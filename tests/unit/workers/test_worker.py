@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tercet.clock import MonotonicClock
+from tercet.cluster.status import WorkerFigures
 from tercet.config import ClusterConfig, EngineConfig, LinkConfig, ModelConfig, TransferConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Epoch, Incarnation, RequestId, WorkerId
@@ -326,6 +327,14 @@ async def test_load_is_reported_while_a_request_runs_and_when_it_is_over(house):
     idle = await talk.hear(LoadReport, lambda m: m.running == 0)
     assert isinstance(idle, LoadReport)
     assert (idle.blocks_used, idle.context_tokens, idle.blocks_total) == (0, 0, 64)
+
+
+async def test_a_status_names_its_figures_and_the_controller_understands_it(house):
+    await house.start("d0", toy)
+    status = house.workers[WorkerId("d0")].status()
+    sent = msgspec.json.encode(status)
+    assert msgspec.json.decode(sent)["load"]["blocks_total"] == CONFIG.engine.kv_blocks
+    assert msgspec.json.decode(sent, type=WorkerFigures).load == status.load
 
 
 async def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(house):
