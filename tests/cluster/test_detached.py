@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tercet.cluster.run_record import RunBook
 
 pytestmark = pytest.mark.slow
 
+START_S_MAX = 90.0
 GONE_S_MAX = 30.0
+ENDED_S_MAX = 40.0
 LATE = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Agents of Ray's own that look for their dead head for a minute before they end."""
 
@@ -54,3 +57,29 @@ def test_a_killed_server_takes_its_cluster_with_it(
     lost = tercet("status")
     assert lost.returncode == 2
     assert "no cluster runs here" in lost.stderr
+
+
+def test_a_signal_to_the_whole_group_leaves_nothing_behind(
+    write_cluster_file: Callable[[str, int], Path], environment: dict[str, str], tmp_path: Path
+):
+    """What systemd and `timeout` do: Ray's processes are told to end at the same moment as the server."""
+    environment = environment | {"TERCET_RUN_DIR": str(tmp_path)}
+    book, file = RunBook(tmp_path), write_cluster_file("grouped", 0)
+    server = subprocess.Popen(
+        ["tercet", "serve", "-f", file], env=environment, start_new_session=True
+    )
+    try:
+        deadline_s = time.monotonic() + START_S_MAX
+        while (record := book.read("grouped")) is None or not record.ready:
+            assert time.monotonic() < deadline_s, "not ready in time"
+            time.sleep(0.2)
+        family = descendants(server.pid)
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(ENDED_S_MAX)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    assert not survivors(family, GONE_S_MAX)
+    assert not Path(record.ray_token).parent.exists()
+    assert book.read("grouped") is None

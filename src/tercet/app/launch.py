@@ -3,12 +3,14 @@
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
@@ -26,6 +28,8 @@ from tercet.config import ClusterConfig
 from tercet.errors import TercetError, Unavailable
 
 READY_POLL_S = 0.2
+TAKE_DOWN_S_MAX = 15.0
+"""How long a cluster on a Ray of our own may take to end in good order."""
 
 Report = Callable[[str], None]
 """Told what is being done, in a few words."""
@@ -102,7 +106,8 @@ def launch(
         controller = ensure_controller(config)
         cluster = Cluster(config, runtime, controller)
         cluster.killed = killed
-        stack.callback(take_down, controller, keep_serve=runtime.owned, report=report)
+        ending = _take_down_own if runtime.owned else take_down
+        stack.callback(ending, controller, report=report)
         report("starting the front door")
         open_front_door(config)
         yield cluster
@@ -134,6 +139,26 @@ def take_down(
     finally:
         report("stopping the workers")
         controller.shutdown()
+
+
+def _take_down_own(controller: ControllerHandle, *, report: Report) -> None:
+    """`take_down` where Ray ends next and takes along whatever is left.
+
+    A signal to the whole process group ends Ray's processes together with us, and calls that wait for them never return;
+    so this waits on a thread, and not for long.
+    """
+
+    def act() -> None:
+        try:
+            take_down(controller, keep_serve=True, report=report)
+        except (RayError, TercetError, OSError, RuntimeError) as exc:
+            report(f"Ray ended before us ({type(exc).__name__})")
+
+    thread = threading.Thread(target=act, name="take-down", daemon=True)
+    thread.start()
+    thread.join(TAKE_DOWN_S_MAX)
+    if thread.is_alive():
+        report("Ray does not answer any more; ending it")
 
 
 def serve_name(cluster: str) -> str:
