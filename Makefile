@@ -24,7 +24,7 @@ help:
 	@echo "make proto         regenerate src/tercet/pb from proto/"
 	@echo "make bench         the first-light benchmark"
 	@echo "make docs          regenerate docs/configuration.md and check every link"
-	@echo "make demo-model    train deploy/demo-model anew (half an hour on one core)"
+	@echo "make demo-model    train deploy/demo-model anew (about 20 minutes on two cores)"
 	@echo "make clean         remove caches and .venv"
 
 setup: $(READY)

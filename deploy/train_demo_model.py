@@ -206,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "demo-model")
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1, help="more hardly help")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of torch; one takes half as long again"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
