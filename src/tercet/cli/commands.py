@@ -128,12 +128,11 @@ def config_schema() -> None:
 
 def _read(file: Path) -> ClusterConfig:
     """The cluster file, with a routing policy that exists: a front door would refuse another, but only once it starts."""
-    config = config_file.load(file)
-    try:
-        POLICIES.options(config.router.policy, config.router.policy_options)
-    except ConfigError as exc:
-        raise ConfigError(str(file), 0, exc.path, exc.reason, exc.hint) from exc
-    return config
+    return config_file.load(file, _has_known_policy)
+
+
+def _has_known_policy(config: ClusterConfig) -> None:
+    POLICIES.options(config.router.policy, config.router.policy_options)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """From a path to a configuration: read, validate, resolve paths, look for contradictions."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,11 @@ from tercet.config_file.document import Document, Place
 from tercet.config_file.refusal import refusal
 from tercet.errors import ConfigError
 
+Check = Callable[[ClusterConfig], object]
+"""Raises ConfigError with the path of a value that only its user can judge; file and line are added here."""
 
-def load(path: Path) -> ClusterConfig:
+
+def load(path: Path, *checks: Check) -> ClusterConfig:
     """Reads and checks a cluster file; the result's paths are absolute and its model has a name.
 
     Raises ConfigError for the first thing that is wrong.
@@ -26,6 +30,11 @@ def load(path: Path) -> ClusterConfig:
     config = _resolve(config, document, path.absolute().parent)
     for place, reason, hint in contradictions(config):
         raise document.refuse(place, reason, hint)
+    for check in checks:
+        try:
+            check(config)
+        except ConfigError as exc:
+            raise document.refuse(tuple(exc.path.split(".")), exc.reason, exc.hint) from exc
     return config
 
 

@@ -57,9 +57,10 @@ def test_a_policy_that_is_not_there_is_refused_before_anything_starts(
 ):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
-    result = tercet(*command, write(GOOD + f"router: {router}\n"))
+    text = GOOD + f"router: {router}\n"
+    result = tercet(*command, write(text))
     assert result.exit_code == 2
-    assert "cluster.yaml" in result.stderr
+    assert f"cluster.yaml:{text.count(chr(10))}: " in result.stderr.replace("\n", "")
     assert known in result.stderr
     assert result.stdout == ""
 
