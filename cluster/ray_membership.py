@@ -56,7 +56,8 @@ class MembershipFeed:
         controller = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
         report = msgspec.msgpack.encode(self._report())
         call = controller.membership.remote(self._version, POLL_S, report)
-        encoded = await asyncio.wait_for(call, 2 * POLL_S)
+        async with asyncio.timeout(2 * POLL_S):
+            encoded = await call
         if encoded is None:
             return
         membership = msgspec.msgpack.decode(encoded, type=Membership)

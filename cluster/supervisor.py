@@ -177,7 +177,8 @@ class Supervisor:
         try:
             while not (await asyncio.wait({ended}, timeout=control.health_period_s))[0]:
                 try:
-                    await asyncio.wait_for(process.health(), control.health_timeout_s)
+                    async with asyncio.timeout(control.health_timeout_s):
+                        await process.health()
                 except TimeoutError:
                     return f"no answer within {control.health_timeout_s:g} s"
             await ended

@@ -62,7 +62,8 @@ class WorkerProcess:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(b"status\n")
-        line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            line = await self.process.stdout.readline()
         return msgspec.json.decode(line, type=WorkerStatus)
 
     async def until(self, condition: Callable[[WorkerStatus], bool]) -> WorkerStatus:
@@ -95,7 +96,8 @@ class WorkerProcess:
     async def stop(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        assert await asyncio.wait_for(self.process.wait(), PATIENCE_S) == 0
+        async with asyncio.timeout(PATIENCE_S):
+            assert await self.process.wait() == 0
 
 
 class FrontDoor:
@@ -197,7 +199,8 @@ class Stage:
             env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
         )
         assert process.stdout
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        async with asyncio.timeout(60):
+            line = await process.stdout.readline()
         worker = WorkerProcess(process, msgspec.json.decode(line, type=Endpoint))
         self.workers.append(worker)
         await self.door.dial(worker.endpoint)

@@ -142,6 +142,19 @@ async def test_a_worker_that_hangs_while_it_is_adopted_is_replaced(fleet):
         assert hung.dead.is_set()
 
 
+async def test_a_health_answer_in_the_moment_of_the_end_does_not_keep_the_watch_alive(fleet):
+    async with supervise(fleet) as supervisor:
+        await workers_up(supervisor, 3)
+        (running,) = [t for t in asyncio.all_tasks() if t.get_coro().__name__ == "run"]
+
+        async def answer_and_end() -> None:
+            running.cancel()
+
+        sitting(fleet, D0).health = answer_and_end
+        async with asyncio.timeout(2.0):
+            await asyncio.wait({running})
+
+
 async def test_reports_carry_figures_of_those_that_answer(fleet):
     async with supervise(fleet) as supervisor:
         await workers_up(supervisor, 3)

@@ -81,7 +81,8 @@ async def test_own_close_ends_the_iteration_and_flushes_what_was_posted(host, he
     await link.close()
     await link.close()
     assert [batch async for batch in link] == []
-    assert await asyncio.wait_for(arrived.get(), 2) == 7
+    async with asyncio.timeout(2):
+        assert await arrived.get() == 7
     with pytest.raises(PeerLost):
         link.post(cancel(8))
 
@@ -101,7 +102,8 @@ async def test_what_arrived_before_the_peer_left_is_still_delivered(host, hello)
 async def test_an_idle_link_lives_on_heartbeats_that_nobody_sees(host, hello):
     link = await dial(await host.serve(echo, QUICK), hello, QUICK)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(anext(link), 0.6)
+        async with asyncio.timeout(0.6):
+            await anext(link)
     link.post(cancel(1))
     assert await anext(link) == [Started(RequestId("r1"), Epoch(1))]
     await link.close()
@@ -146,7 +148,8 @@ async def test_a_reader_that_falls_behind_is_lost_and_costs_bounded_memory(host,
             ended.set_result(str(exc))
 
     link = await dial(await host.serve(flood, small), hello)
-    assert "does not read" in await asyncio.wait_for(ended, 5)
+    async with asyncio.timeout(5):
+        assert "does not read" in await ended
     await link.close()
 
 

@@ -58,8 +58,9 @@ def test_a_slow_reader_is_waited_for_or_lost(own_host, hello):
             count = 0
             while count < 64:
                 count += len(await anext(link))
-            await asyncio.wait_for(waited.wait(), 5)
-            await asyncio.wait_for(lost.wait(), 5)
+            async with asyncio.timeout(5):
+                await waited.wait()
+                await lost.wait()
             await link.close()
 
     uvloop.run(story())

@@ -361,7 +361,8 @@ async def test_a_worker_whose_engine_breaks_says_so_to_everybody(house):
     _, talk = await house.start("d0", lambda model, engine: BrokenRunner(engine))
     talk.link.post(Submit(SPEC, Epoch(0)))
     with pytest.raises(WorkerFailed, match="cosmic ray"):
-        await asyncio.wait_for(house.workers[WorkerId("d0")].wait(), 5)
+        async with asyncio.timeout(5):
+            await house.workers[WorkerId("d0")].wait()
     with pytest.raises(PeerLost):
         await talk.hear(Tokens)
     await house.workers.pop(WorkerId("d0")).stop()
