@@ -1,4 +1,4 @@
-# Every target sets itself up: .venv is made once and again only when pyproject.toml changes.
+# Every target sets itself up: .venv is made once and again only when pyproject.toml or constraints.txt changes.
 #   make PYTHON=/path/to/python3.11          another interpreter
 #   make TORCH_INDEX=https://download.pytorch.org/whl/cpu    smaller torch without CUDA, where the default index has none
 
@@ -9,12 +9,12 @@ KEEP ?=
 ARGS ?=
 
 BIN := .venv/bin
-READY := .venv/ready-$(shell cksum < pyproject.toml | tr ' ' '-')
+READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test check fmt proto bench docs demo-model clean
+.PHONY: help setup demo test check fmt proto bench docs demo-model constraints clean
 
 help:
 	@echo "make demo          a prefill/decode cluster on this machine answers a few prompts (KEEP=1: and goes on serving)"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench         the first-light benchmark"
 	@echo "make docs          regenerate docs/configuration.md and check every link"
 	@echo "make demo-model    train deploy/demo-model anew (about 20 minutes on two cores)"
+	@echo "make constraints   take newer versions of what Tercet stands on, and write down which"
 	@echo "make clean         remove caches and .venv"
 
 setup: $(READY)
@@ -37,7 +38,7 @@ $(READY):
 	@echo "set-up 2/3: $(TORCH)"
 	@$(BIN)/python -m pip install --quiet '$(TORCH)' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	@echo "set-up 3/3: Ray, transformers, NIXL and the rest (a minute or two)"
-	@$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@rm -f .venv/ready-*
 	@touch $@
 
@@ -73,6 +74,11 @@ docs: $(READY)
 
 demo-model: $(READY)
 	$(BIN)/python deploy/train_demo_model.py $(ARGS)
+
+# Newer versions of everything within the bounds of pyproject.toml; run the tests before committing what it writes.
+constraints: $(READY)
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]' '$(TORCH)'
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch > constraints.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache build dist src/*.egg-info

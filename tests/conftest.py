@@ -34,7 +34,7 @@ def demo_model() -> Path:
 def reference(demo_model: Path) -> Reference:
     """The demo model. End-of-sequence is ignored: whoever compares asks for `ignore_eos`."""
     import torch  # noqa: PLC0415 -- most tests do without
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, LogitsProcessorList  # noqa: PLC0415
 
     from tercet.ids import FIRST_EPOCH, RequestId  # noqa: PLC0415
     from tercet.request import RequestSpec, Sampling  # noqa: PLC0415
@@ -44,7 +44,7 @@ def reference(demo_model: Path) -> Reference:
     model = AutoModelForCausalLM.from_pretrained(demo_model, dtype=torch.float32).eval()
     sampler = Sampler(frozenset())
 
-    def greedy(prompt: list[int], max_tokens: int) -> list[int]:
+    def generate(prompt: list[int], max_tokens: int, draw: LogitsProcessorList) -> list[int]:
         ids = torch.tensor([prompt])
         output = model.generate(
             ids,
@@ -53,29 +53,32 @@ def reference(demo_model: Path) -> Reference:
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,
+            logits_processor=draw,
         )
         return output[0, len(prompt) :].tolist()
 
     def seeded(prompt: list[int], max_tokens: int, temperature: float, seed: int) -> list[int]:
+        """Transformers computes every logit; only the draw is ours, so the chosen token is made the only possible one."""
         sampling = Sampling(temperature=temperature, seed=seed, max_tokens=max_tokens)
         spec = RequestSpec(RequestId("reference"), prompt, sampling)
         sequence = Sequence(spec, FIRST_EPOCH, "reference", 0, list(prompt))
-        fed, cache = torch.tensor([prompt]), None
-        for _ in range(max_tokens):
-            result = model(fed, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = result.past_key_values
-            token = sampler.draw(result.logits[:, -1].float(), [sequence])[0].token
+
+        def draw(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            token = sampler.draw(scores.float(), [sequence])[0].token
             assert token is not None
             sequence.tokens.append(token)
-            fed = torch.tensor([[token]])
-        return sequence.tokens[len(prompt) :]
+            forced = torch.full_like(scores, -torch.inf)
+            forced[0, token] = 0
+            return forced
+
+        return generate(prompt, max_tokens, LogitsProcessorList([draw]))
 
     def continue_prompt(
         prompt: list[int], max_tokens: int, temperature: float, seed: int
     ) -> list[int]:
         with torch.inference_mode():
             if temperature == 0:
-                return greedy(prompt, max_tokens)
+                return generate(prompt, max_tokens, LogitsProcessorList())
             return seeded(prompt, max_tokens, temperature, seed)
 
     return Reference(continue_prompt)
