@@ -1,6 +1,6 @@
-"""The story of a request for people: a line for each stage, and a table for each choice of a worker."""
+"""The story of a request for people: a line for each stage, and a table of the workers considered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -36,7 +36,7 @@ def story(explanation: Explanation) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for record in explanation.requests:
         parts += [_head(record, explanation), _stages(record)]
-        parts += [_candidates(choice) for choice in record.choices]
+        parts += [_candidates(record.choices)] if record.choices else []
     if explanation.waiting:
         waiting = (
             f"{explanation.waiting} more of this call at {explanation.front_door} wait for a worker"
@@ -106,7 +106,7 @@ def _why(choice: ChoiceNote) -> str:
     """The policy's word and what it means; of a policy that has no words of ours its own word alone."""
     words = PAIR_WORDS.get(choice.reason) if choice.reason else LOWEST_COST
     because = (f" by {choice.reason}" if choice.reason else "") + (f": {words}" if words else "")
-    if not choice.candidates:
+    if not choice.candidates or not choice.candidates[0].hit_tokens:
         return because
     return f"{because} ({choice.candidates[0].hit_tokens} tokens thought cached)"
 
@@ -119,7 +119,7 @@ def _handed_off(record: RequestRecord) -> str:
         return f"to {worker}"
     return (
         f"to {worker}: {record.pulled_tokens} tokens pulled, {record.pulled_bytes / 2**20:.2f} MiB in"
-        f" {record.pull_ms:.1f} ms, {record.pull_exposed_ms:.1f} ms of it felt"
+        f" {record.pull_ms:.1f} ms, which delayed the second token by {record.pull_exposed_ms:.1f} ms"
     )
 
 
@@ -145,22 +145,22 @@ def _finished(record: RequestRecord) -> str:
     return f"{record.outcome}{error}; {record.output_tokens} tokens{pace}{cached}"
 
 
-def _candidates(choice: ChoiceNote) -> Table:
-    shown = len(choice.candidates)
-    some = f", {shown} shown" if shown < choice.considered else ""
-    title = f"Considered to {choice.role}: {choice.considered}{some}"
+def _candidates(choices: Sequence[ChoiceNote]) -> Table:
+    shown = ", ".join(
+        f"{choice.role} {len(choice.candidates)} of {choice.considered}" for choice in choices
+    )
     numbers = ("cached", "load", "cost", "first token ms")
-    table = plain_table(title, "", "worker", numbers=numbers)
-    for candidate in choice.candidates:
-        chosen = candidate.worker == choice.worker
-        ttft_ms = candidate.predicted_ttft_ms
-        table.add_row(
-            "→" if chosen else "",
-            candidate.worker,
-            str(candidate.hit_tokens),
-            str(candidate.load_tokens),
-            f"{candidate.cost_tokens:.0f}",
-            "-" if ttft_ms is None else f"{ttft_ms:.1f}",
-            style="bold" if chosen else "",
-        )
+    table = plain_table(f"Candidates: {shown}", "", "worker", numbers=numbers)
+    for choice in choices:
+        for candidate in choice.candidates:
+            chosen, ttft_ms = candidate.worker == choice.worker, candidate.predicted_ttft_ms
+            table.add_row(
+                "→" if chosen else "",
+                candidate.worker,
+                str(candidate.hit_tokens),
+                str(candidate.load_tokens),
+                f"{candidate.cost_tokens:.0f}",
+                "-" if ttft_ms is None else f"{ttft_ms:.1f}",
+                style="bold" if chosen else "",
+            )
     return table

@@ -96,7 +96,7 @@ def test_every_stage_has_a_line() -> None:
     assert "chosen prefill-3 to prefill by affinity: it has usefully more" in " ".join(text.split())
     assert "chosen decode-1 to decode: it costs least" in " ".join(text.split())
     assert line(text, "handed off") == (
-        "handed off to decode-1: 416 tokens pulled, 3.00 MiB in 1.2 ms, 0.4 ms of it felt"
+        "handed off to decode-1: 416 tokens pulled, 3.00 MiB in 1.2 ms, which delayed the second token by 0.4 ms"
     )
     assert line(text, "first token") == (
         "35.6 ms first token 23.3 ms from the dispatch; predicted 20.5 ms, 2.8 ms later"
@@ -106,7 +106,7 @@ def test_every_stage_has_a_line() -> None:
 
 def test_the_chosen_candidate_is_marked_and_the_others_are_beside_it() -> None:
     text = show(APART, width=80)
-    assert "Considered to prefill: 8, 2 shown" in text
+    assert "Candidates: prefill 2 of 8, decode 1 of 1" in text
     rows = [row.split() for row in text.splitlines()]
     assert ["→", "prefill-3", "384", "2048", "3000", "20.5"] in rows
     assert ["prefill-1", "0", "2048", "3000", "44.0"] in rows
