@@ -1,14 +1,16 @@
-"""The last finished requests, kept for whoever asks."""
+"""The last finished requests, kept for whoever asks, and how well their first tokens were predicted."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from tercet.ids import RequestId
-from tercet.router.accuracy import LATELY, accuracy_of
 from tercet.router.record import RequestRecord
 from tercet.wire import Accuracy
 
 RECORDS_MAX = 1000
 """Finished requests remembered by one front door."""
+LATELY = 256
+"""Requests that count for its accuracy."""
 
 
 class History:
@@ -38,3 +40,16 @@ class History:
     def accuracy(self) -> Accuracy:
         """How well first tokens were predicted lately."""
         return accuracy_of(self.recent(LATELY))
+
+
+def accuracy_of(records: Iterable[RequestRecord]) -> Accuracy:
+    """Of those records whose first token was predicted and came."""
+    errors_ms = sorted(abs(e) for record in records if (e := record.ttft_error_ms) is not None)
+    count = len(errors_ms)
+    if not count:
+        return Accuracy()
+    return Accuracy(
+        predictions=count,
+        error_ms_p50=errors_ms[(count - 1) // 2],
+        error_ms_p90=errors_ms[(count - 1) * 9 // 10],
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from tercet.ids import FrontDoorId, RequestId, WorkerId
-from tercet.router.accuracy import accuracy_of
+from tercet.router.history import accuracy_of
 from tercet.router.metrics import Metrics
 from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus

@@ -13,9 +13,7 @@ import openai
 import pytest
 import uvicorn
 
-from tercet.client import AsyncClient
 from tercet.config import RouterConfig
-from tercet.errors import InvalidRequest
 from tercet.ids import RequestId
 from tercet.pb import tercet_pb2 as pb
 from tercet.pb import tercet_pb2_grpc
@@ -241,58 +239,6 @@ async def test_grpc_refuses_nonsense_and_keeps_the_route_beside_an_error(
         metadata = await stream.trailing_metadata()
         assert_both_pools(trailing_route(metadata)["routes"][0])
         assert "tercet-reason" in dict(metadata)
-
-
-async def test_a_call_is_found_by_every_id_that_somebody_holds(http: httpx.AsyncClient) -> None:
-    headers = {"x-request-id": "mine/1"}
-    reply = await http.post("/v1/completions", json={**BODY, "n": 2}, headers=headers)
-    call = reply.json()["id"]
-    assert reply.headers["x-request-id"] == "mine/1"
-    one = await http.get(f"/tercet/requests/{call}-1")
-    assert one.json()["request"] == f"{call}-1"
-    for name in (call, "mine%2F1"):
-        several = await http.get(f"/tercet/requests/{name}")
-        assert several.status_code == 404
-        assert f"{call}-0, {call}-1" in several.json()["error"]["message"]
-    again = await http.post("/v1/completions", json=BODY, headers=headers)
-    found = await http.get("/tercet/requests/mine%2F1")
-    assert found.json()["request"] == again.json()["id"]
-
-
-async def test_an_unknown_request_is_told_what_is_kept_and_who_to_ask(
-    http: httpx.AsyncClient,
-) -> None:
-    await http.post("/v1/completions", json=BODY)
-    reply = await http.get("/tercet/requests/nobody")
-    assert reply.status_code == 404
-    message = reply.json()["error"]["message"]
-    assert "the last 1000" in message
-    assert "1 now" in message
-    assert "tercet why" in message
-
-
-async def test_a_running_call_is_explained_and_its_waiting_choices_are_counted(
-    home: House, service: Service, until: Until
-) -> None:
-    for peer in home.peers.values():
-        peer.step_s = 0.05
-    async with grpc_target(service) as target, AsyncClient(target, timeout_s=10.0) as client:
-        stream = client.stream(token_ids=range(40), max_tokens=500, n=2, request_id="mine")
-        async with stream:
-            await anext(stream)
-            answer = json.loads(await client.explain("mine"))
-            assert len(answer["requests"]) + answer["waiting"] == 2
-            assert {record["outcome"] for record in answer["requests"]} == {"running"}
-            assert answer["front_door"] == "front-door"
-            [one] = json.loads(await client.explain("mine-0"))["requests"]
-            assert one["request"] == "mine-0"
-        await until(lambda: not service.active_calls)
-        done = json.loads(await client.explain("mine"))
-        assert {record["outcome"] for record in done["requests"]} == {"cancelled"}
-        assert (done["waiting"], done["kept"], done["kept_max"]) == (0, 2, 1000)
-        assert json.loads(await client.explain("nobody"))["requests"] == []
-        with pytest.raises(InvalidRequest, match="is required"):
-            await client.explain("")
 
 
 async def test_refusals_and_waits_are_told(home: House, http: httpx.AsyncClient) -> None:
