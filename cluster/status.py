@@ -9,7 +9,7 @@ import msgspec
 from tercet.cluster.seat import Phase
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import LoadFigures
+from tercet.wire import Accuracy, LoadFigures
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +71,7 @@ class FrontDoorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Workers it has a session with."""
     membership_version: int = 0
     pid: int = 0
+    ttft_accuracy: Accuracy = Accuracy()
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):

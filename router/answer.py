@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from tercet.errors import TercetError
 from tercet.router.call import Call
 from tercet.router.completion import Completion
+from tercet.router.explanation import ROUTE, route_line
 from tercet.router.openai_replies import ReplyWriter
 from tercet.router.problems import Problem, problem_of
 from tercet.router.service import Service
@@ -26,6 +27,11 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def comment(name: str, text: str) -> bytes:
+    """Between two events, for whoever looks; clients are bound to ignore it."""
+    return f": {name} {text}\n\n".encode()
+
+
 class Answer(Response):
     """Runs a call when it is sent. A client that leaves ends the call at once."""
 
@@ -37,6 +43,7 @@ class Answer(Response):
         *,
         stream: bool,
         headers: dict[str, str],
+        explain: bool = False,
     ) -> None:
         super().__init__(headers=headers)
         self._service = service
@@ -44,6 +51,8 @@ class Answer(Response):
         self._writer = writer
         self._stream = stream
         self._names = headers
+        self._explain = explain
+        self._completion: Completion | None = None
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +72,7 @@ class Answer(Response):
     async def _serve(self, send: Send) -> None:
         try:
             async with self._service.generate(self._call) as completion:
+                self._completion = completion
                 if self._stream:
                     await self._send_stream(completion, send)
                 else:
@@ -88,23 +98,38 @@ class Answer(Response):
             chunks = b"".join(event(self._writer.chunk(delta)) for delta in deltas)
             await self._send_body(chunks, send, more=True)
         last = self._writer.last_chunk(completion.usage)
-        await self._send_body((event(last) if last else b"") + DONE, send, more=False)
+        end = (event(last) if last else b"") + self._route_comment() + DONE
+        await self._send_body(end, send, more=False)
 
     async def _send_problem(self, problem: Problem, send: Send) -> None:
         """A status of its own, or, in the middle of a stream, an event that ends it without `[DONE]`."""
         if self._begun:
-            await self._send_body(event(problem.body), send, more=False)
+            end = self._route_comment() + event(problem.body)
+            await self._send_body(end, send, more=False)
             return
         await self._begin(problem.verdict.status, "application/json", problem.headers, send)
         await self._send_body(problem.body, send, more=False)
 
     async def _begin(self, status: int, kind: str, extra: dict[str, str], send: Send) -> None:
         self._begun = True
-        names = {"content-type": kind, **self._names, **extra}
+        route = self._route()
+        asked = {ROUTE: route} if route else {}
+        names = {"content-type": kind, **self._names, **asked, **extra}
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in names.items()
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _route(self) -> str:
+        """Where the call's choices went, as far as that is known now; empty unless it was asked for."""
+        if not self._explain or self._completion is None:
+            return ""
+        return route_line(self._completion.records, len(self._call.requests))
+
+    def _route_comment(self) -> bytes:
+        """The last word on the route: with the headers of a stream, later choices were not known yet."""
+        route = self._route()
+        return comment(ROUTE, route) if route else b""
 
     async def _send_body(self, body: bytes, send: Send, *, more: bool) -> None:
         await send({"type": "http.response.body", "body": body, "more_body": more})

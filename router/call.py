@@ -85,6 +85,16 @@ class Call:
     session: str = ""
     deadline_s: float | None = None
     """Seconds from now."""
+    name: str = ""
+    """The client's own, besides the id; any number of calls may have the same."""
+
+    @property
+    def requests(self) -> tuple[RequestId, ...]:
+        """The ids of its generations, by choice."""
+        count = len(self.prompts) * self.choices
+        if count == 1:
+            return (self.id,)
+        return tuple(RequestId(f"{self.id}-{index}") for index in range(count))
 
     def check(self) -> None:
         """Raises InvalidRequest with the first field whose value cannot be served."""

@@ -105,9 +105,9 @@ class Completion:
         return [answers[index] for index in sorted(answers)]
 
     @property
-    def records(self) -> list[RequestRecord]:
-        """What is known of each choice's generation, by choice; those that got no place yet are left out."""
-        return [self._streams[index].record for index in sorted(self._streams)]
+    def records(self) -> dict[int, RequestRecord]:
+        """What is known of each choice's generation, in order; those that got no place yet are left out."""
+        return {index: self._streams[index].record for index in sorted(self._streams)}
 
     @property
     def usage(self) -> TextUsage:

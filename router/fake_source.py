@@ -9,8 +9,9 @@ from tercet.errors import TercetError
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
+from tercet.router.history import History
 from tercet.router.metrics import Metrics
-from tercet.router.record import History, RequestRecord
+from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus, WorkerSeen
 
 Script = Callable[[RequestSpec], Sequence[int]]

@@ -21,12 +21,13 @@ from tercet.router.dispatch import Dispatch, Errand
 from tercet.router.events import Joined, WorkerLost, WorkerWord
 from tercet.router.flight import Flight
 from tercet.router.generation import Generation
+from tercet.router.history import History
 from tercet.router.ledger import Ledger, Slot, life_of
 from tercet.router.metrics import Metrics
 from tercet.router.pilot import Pilot
 from tercet.router.policies import POLICIES
 from tercet.router.prefix_index import Prefix, PrefixIndex
-from tercet.router.record import History, Tally
+from tercet.router.record import Tally
 from tercet.router.routes import Routes
 from tercet.router.sessions import Sessions
 from tercet.router.split import Split
@@ -108,6 +109,7 @@ class FrontDoor:
                 worker_seen(session, view_of(session, self._ledger, 0, now_s))
                 for session in self._sessions
             ),
+            ttft_accuracy=self.history.accuracy(),
         )
 
     # ---- requests ----------------------------------------------------------------------------------------------------

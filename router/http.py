@@ -4,6 +4,7 @@ A thin shell: bodies become calls in `openai_calls.py`, answers are sent by `ans
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -15,14 +16,15 @@ from starlette.responses import Response
 
 from tercet.clock import unix_time_s
 from tercet.errors import InvalidRequest, TercetError
-from tercet.ids import RequestId, new_request_id
+from tercet.ids import new_request_id
 from tercet.router.answer import Answer
 from tercet.router.call import NAME_CHARS_MAX, BodyTooLarge, Call
+from tercet.router.explanation import EXPLAIN, asks_for_route, no_single, not_remembered
+from tercet.router.history import RECORDS_MAX
 from tercet.router.openai_calls import chat_call, completion_call, decode
 from tercet.router.openai_replies import ChatFormat, Head, PlainFormat, ReplyFormat, ReplyWriter
 from tercet.router.openai_types import Body, ChatBody, CompletionBody
 from tercet.router.problems import Problem, problem_of, problem_of_status
-from tercet.router.record import RECORDS_MAX
 from tercet.router.service import Service
 
 GetService = Callable[[], Service]
@@ -115,12 +117,14 @@ def _add_operator_routes(api: FastAPI, get_service: GetService) -> None:
         records = get_service().source.history.recent(limit)
         return Response(msgspec.json.encode(records), media_type="application/json")
 
-    @api.get("/tercet/requests/{request_id}")
+    @api.get("/tercet/requests/{request_id:path}")
     async def request(request_id: str) -> Response:
-        record = get_service().source.history.find(RequestId(request_id))
-        if record is None:
-            return _refuse(problem_of_status(404, f"no request {request_id!r} is remembered here"))
-        return _json(record)
+        explanation = get_service().explain(request_id)
+        if not explanation.is_known:
+            return _refuse(problem_of_status(404, not_remembered(request_id, explanation)))
+        if len(explanation.requests) != 1:
+            return _refuse(problem_of_status(404, no_single(request_id, explanation)))
+        return _json(explanation.requests[0])
 
 
 def _add_refusals(api: FastAPI) -> None:
@@ -157,8 +161,10 @@ def _answer(
         style,
         stream_usage=bool(options is not None and options.include_usage),
     )
-    headers = {"x-tercet-request-id": call.id, "x-request-id": _request_id(request) or call.id}
-    return Answer(service, call, writer, stream=bool(body.stream), headers=headers)
+    call = replace(call, name=_request_id(request))
+    headers = {"x-tercet-request-id": call.id, "x-request-id": call.name or call.id}
+    explain = asks_for_route(request.headers.get(EXPLAIN))
+    return Answer(service, call, writer, stream=bool(body.stream), headers=headers, explain=explain)
 
 
 async def _read_body(request: Request, bytes_max: int) -> bytes:

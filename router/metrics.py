@@ -15,7 +15,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TTFT_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 ITL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536)
-RATIOS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.33, 2.0, 4.0, 10.0)
+ERROR_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+ERROR_RATIO = (-0.9, -0.75, -0.5, -0.25, -0.1, 0.0, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0)
+POOL = ("pool",)
 
 WORKER_GAUGES: dict[str, tuple[str, Callable[[WorkerSeen], float]]] = {
     "connected": ("1 when its link stands", lambda seen: float(seen.connected)),
@@ -84,8 +86,11 @@ class Metrics:
         self._exposed = self._histogram("pull_exposed_seconds", "Delay by the hand-off", ITL_S)
         self._prompt = self._histogram("prompt_tokens", "Prompt length", TOKENS)
         self._output = self._histogram("output_tokens", "Output length", TOKENS)
-        self._ttft_ratio = self._histogram(
-            "ttft_real_to_predicted", "Dispatch to first token over its prediction", RATIOS
+        self._error = self._histogram(
+            "ttft_error_seconds", "Predicted from real dispatch to first token", ERROR_S, POOL
+        )
+        self._error_ratio = self._histogram(
+            "ttft_error_ratio", "The same, later is positive, by the prediction", ERROR_RATIO, POOL
         )
         self._hits = Counter(
             "tercet_cached_tokens", "Prompt tokens found cached", ("kind",), registry=registry
@@ -123,9 +128,12 @@ class Metrics:
             self._pause.observe(record.itl_ms_max / 1e3)
         if record.pulled_bytes:
             self._exposed.observe(record.pull_exposed_ms / 1e3)
-        if record.predicted_ttft_ms:
-            real_ms = ttft_ms - record.queue_ms
-            self._ttft_ratio.observe(real_ms / record.predicted_ttft_ms)
+        error_ms, predicted_ms = record.ttft_error_ms, record.predicted_ttft_ms
+        if error_ms is not None and predicted_ms:
+            self._error.labels(record.began_in).observe(abs(error_ms) / 1e3)
+            self._error_ratio.labels(record.began_in).observe(error_ms / predicted_ms)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"tercet_{name}", text, buckets=buckets, registry=self.registry)
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
+        return Histogram(f"tercet_{name}", text, labels, buckets=buckets, registry=self.registry)

@@ -7,7 +7,8 @@ import msgspec
 
 from tercet.ids import WorkerId
 from tercet.role import Role
-from tercet.router.policy import Choice, Scored
+from tercet.router.policy import Ask, Choice, Scored
+from tercet.router.split import predict_ttft_s
 
 CANDIDATES_MAX = 4
 """Candidates kept with a record; how many there were is kept too."""
@@ -22,6 +23,7 @@ class CandidateNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     load_tokens: int
     cost_tokens: float
     predicted_ttft_ms: float | None = None
+    """From the dispatch on; None where nobody could say, or it was not to compute the prompt."""
 
 
 class ChoiceNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +38,11 @@ class ChoiceNote(msgspec.Struct, frozen=True, kw_only=True):
     """The chosen one, then the cheapest others."""
 
 
-def note_of(choice: Choice) -> ChoiceNote:
-    """What is worth keeping of a choice; views are not kept."""
+def note_of(choice: Choice, ask: Ask | None = None) -> ChoiceNote:
+    """What is worth keeping of a choice; views are not kept.
+
+    With `ask`, of a worker that would compute the prompt, a first token that the policy did not predict is predicted here.
+    """
     chosen = choice.view.worker
     own = [scored for scored in choice.candidates if scored.view.worker == chosen]
     return ChoiceNote(
@@ -45,7 +50,9 @@ def note_of(choice: Choice) -> ChoiceNote:
         worker=chosen,
         reason=choice.reason,
         considered=len(choice.candidates),
-        candidates=tuple(map(_candidate, own + _cheapest(choice.candidates, chosen))),
+        candidates=tuple(
+            _candidate(scored, ask) for scored in own + _cheapest(choice.candidates, chosen)
+        ),
     )
 
 
@@ -54,12 +61,14 @@ def _cheapest(candidates: Sequence[Scored], besides: WorkerId) -> list[Scored]:
     return nsmallest(CANDIDATES_MAX - 1, others, key=lambda scored: scored.cost_tokens)
 
 
-def _candidate(scored: Scored) -> CandidateNote:
+def _candidate(scored: Scored, ask: Ask | None) -> CandidateNote:
     view, ttft_s = scored.view, scored.predicted_ttft_s
+    if ttft_s is None and ask is not None:
+        ttft_s = predict_ttft_s(ask, view)
     return CandidateNote(
         worker=view.worker,
         hit_tokens=view.hit_tokens,
         load_tokens=view.load_tokens,
-        cost_tokens=scored.cost_tokens,
-        predicted_ttft_ms=None if ttft_s is None else ttft_s * 1e3,
+        cost_tokens=round(scored.cost_tokens, 1),
+        predicted_ttft_ms=None if ttft_s is None else round(ttft_s * 1e3, 3),
     )

@@ -134,6 +134,7 @@ class Pilot:
         self.handle(Bound(choice.view.endpoint))
 
     def _sleep(self, delay_s: float) -> None:
+        self._tally.waits += 1
         if self._wait is not None:
             self._wait.cancel()
         self._wait = self._loop.call_later(delay_s, self.handle, Waited())

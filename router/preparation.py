@@ -39,13 +39,14 @@ class Preparation:
     async def parts(self, call: Call) -> list[Part]:
         """One part a choice, in the order of their indexes."""
         parts: list[Part] = []
+        names = iter(call.requests)
         for prompt in call.prompts:
             tokens = await self._tokens(prompt)
             field = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
             sampling = self._fit(call.sampling, tokens, field)
             echo = self._echo(prompt, tokens) if call.echo else ""
             for nth in range(call.choices):
-                spec = _spec(call, len(parts), tokens, _with_seed(sampling, nth))
+                spec = _spec(call, next(names), tokens, _with_seed(sampling, nth))
                 choice = Choice(len(parts), self._tokenizer, sampling, call.stop)
                 parts.append(Part(spec, choice, counts_prompt=nth == 0, echo=echo))
         return parts
@@ -88,10 +89,9 @@ class Preparation:
             raise InvalidRequest(field, f"has a token id outside 0 to {size - 1}")
 
 
-def _spec(call: Call, index: int, tokens: list[int], sampling: Sampling) -> RequestSpec:
-    alone = len(call.prompts) * call.choices == 1
+def _spec(call: Call, name: RequestId, tokens: list[int], sampling: Sampling) -> RequestSpec:
     return RequestSpec(
-        id=call.id if alone else RequestId(f"{call.id}-{index}"),
+        id=name,
         prompt=tokens,
         sampling=sampling,
         priority=call.priority,

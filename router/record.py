@@ -1,6 +1,5 @@
-"""What is known about each request when it is over, and the last ones kept for whoever asks."""
+"""What is known about each request, while it runs and when it is over."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,13 +14,11 @@ from tercet.errors import (
 )
 from tercet.ids import RequestId, WorkerId
 from tercet.request import FinishReason
+from tercet.role import Role
 from tercet.router.note import ChoiceNote, note_of
-from tercet.router.policy import Choice
+from tercet.router.policy import Ask, Choice
 from tercet.router.routes import Route
 from tercet.wire import Usage
-
-RECORDS_MAX = 1000
-"""Finished requests remembered by one front door."""
 
 
 class Outcome(StrEnum):
@@ -86,8 +83,10 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """From the call to the first dispatch to a worker."""
     ttft_ms: float | None = None
     """From the call to the first token; None when there was none."""
+    dispatch_ttft_ms: float | None = None
+    """From the dispatch that led to the first token; what came before it was waiting."""
     predicted_ttft_ms: float | None = None
-    """What the routing expected from the dispatch on, where the worker had a fitted model."""
+    """What the routing expected of that time at that dispatch, where the worker had a fitted model."""
     itl_ms: float | None = None
     """Mean time between tokens; None with fewer than two."""
     itl_ms_max: float | None = None
@@ -95,10 +94,24 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float = 0.0
     replays: int = 0
     refusals: int = 0
+    waits: int = 0
+    """Times that no worker could be asked, and it waited."""
     outcome: Outcome = Outcome.RUNNING
     finish: FinishReason | None = None
     """None while it runs, and when it failed."""
     error: str = ""
+
+    @property
+    def began_in(self) -> Role:
+        """The pool whose worker computed the prompt."""
+        return Role.DECODE if self.prefill_worker is None else Role.PREFILL
+
+    @property
+    def ttft_error_ms(self) -> float | None:
+        """How much later than predicted the first token came; None without a prediction or a token."""
+        if self.dispatch_ttft_ms is None or self.predicted_ttft_ms is None:
+            return None
+        return self.dispatch_ttft_ms - self.predicted_ttft_ms
 
 
 @dataclass(slots=True)
@@ -117,6 +130,9 @@ class Tally:
     predicted_cached_tokens: int = 0
     predicted_ttft_s: float | None = None
     dispatched_s: float | None = None
+    """The first time; `began_s` is the last one before the first token."""
+    began_s: float | None = None
+    waits: int = 0
     first_s: float | None = None
     last_s: float | None = None
     longest_pause_s: float = 0.0
@@ -132,11 +148,14 @@ class Tally:
         """A worker was chosen to begin with it, for the first time or again."""
         worker = route.view.worker
         self.reason = route.reason
-        self.choices = (note_of(route.choice),)
+        ask = Ask(self.request, self.prompt_tokens + self.output_tokens)
+        self.choices = (note_of(route.choice, ask),)
         self.prefill_worker = worker if route.hand_off else None
         self.decode_worker = None if route.hand_off else worker
         if self.dispatched_s is None:
             self.dispatched_s = now_s
+        if self.first_s is None:
+            self.began_s = now_s
             self.predicted_cached_tokens = route.view.hit_tokens
             self.predicted_ttft_s = route.predicted_ttft_s
 
@@ -192,14 +211,14 @@ class Tally:
             preemptions=usage.preemptions + (source_usage.preemptions if source_usage else 0),
             queue_ms=_ms(self.dispatched_s, self.started_s) or 0.0,
             ttft_ms=_ms(self.first_s, self.started_s),
-            predicted_ttft_ms=None
-            if self.predicted_ttft_s is None
-            else self.predicted_ttft_s * 1e3,
+            dispatch_ttft_ms=_ms(self.first_s, self.began_s),
+            predicted_ttft_ms=_ms(self.predicted_ttft_s, 0.0),
             itl_ms=self._itl_ms(),
             itl_ms_max=self.longest_pause_s * 1e3 if self.output_tokens > 1 else None,
             total_ms=((self.ended_s or now_s) - self.started_s) * 1e3,
             replays=replays,
             refusals=refusals,
+            waits=self.waits,
             outcome=self.outcome,
             finish=self.finish,
             error=self.error,
@@ -212,30 +231,5 @@ class Tally:
         return (self.last_s - self.first_s) * 1e3 / (self.output_tokens - 1)
 
 
-def _ms(until_s: float | None, since_s: float) -> float | None:
-    return None if until_s is None else (until_s - since_s) * 1e3
-
-
-class History:
-    """The last finished requests, newest first; the oldest are forgotten."""
-
-    def __init__(self, records_max: int = RECORDS_MAX) -> None:
-        self._records_max = records_max
-        self._records: OrderedDict[RequestId, RequestRecord] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def add(self, record: RequestRecord) -> None:
-        self._records[record.request] = record
-        self._records.move_to_end(record.request)
-        while len(self._records) > self._records_max:
-            self._records.popitem(last=False)
-
-    def find(self, request: RequestId) -> RequestRecord | None:
-        return self._records.get(request)
-
-    def recent(self, limit: int) -> list[RequestRecord]:
-        """At most `limit` records, newest first."""
-        newest = reversed(self._records.values())
-        return [record for record, _ in zip(newest, range(limit), strict=False)]
+def _ms(until_s: float | None, since_s: float | None) -> float | None:
+    return None if until_s is None or since_s is None else (until_s - since_s) * 1e3

@@ -4,10 +4,12 @@ A thin shell, as `http.py` is. A client that cancels, leaves or lets its deadlin
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 import grpc
+import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -15,6 +17,9 @@ from tercet.errors import TercetError, UnknownModel
 from tercet.ids import RequestId
 from tercet.pb import tercet_pb2 as pb
 from tercet.pb import tercet_pb2_grpc
+from tercet.router.call import Call
+from tercet.router.completion import Completion
+from tercet.router.explanation import EXPLAIN, ROUTE, asks_for_route, route_line
 from tercet.router.problems import Problem, problem_of
 from tercet.router.rpc_health import Health
 from tercet.router.rpc_messages import call_of, chunk_of, delta_of, final_of, model_of
@@ -71,10 +76,12 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
     ) -> AsyncIterator[pb.GenerateChunk]:
         try:
             call = call_of(request, self._service.model, context.time_remaining())
+            explain = _explain(context)
             async with self._service.generate(call) as completion:
-                async for deltas in completion:
-                    yield chunk_of(call.id, deltas)
-                yield pb.GenerateChunk(request_id=call.id, final=final_of(completion))
+                with _routed(context, completion, call, explain):
+                    async for deltas in completion:
+                        yield chunk_of(call.id, deltas)
+                    yield pb.GenerateChunk(request_id=call.id, final=final_of(completion))
         except Exception as error:
             await self._abort(context, error)
 
@@ -82,6 +89,15 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
         self, request: pb.CancelRequest, context: grpc.aio.ServicerContext
     ) -> pb.CancelResponse:
         return pb.CancelResponse(found=self._service.cancel(RequestId(request.request_id)))
+
+    async def Explain(
+        self, request: pb.ExplainRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ExplainResponse:
+        try:
+            explanation = self._service.explain(request.request_id)
+        except Exception as error:
+            await self._abort(context, error)
+        return pb.ExplainResponse(explanation=msgspec.json.encode(explanation).decode())
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
@@ -92,8 +108,10 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> pb.GenerateResponse:
         call = call_of(request, self._service.model, context.time_remaining())
+        explain = _explain(context)
         async with self._service.generate(call) as completion:
-            answers = await completion.whole()
+            with _routed(context, completion, call, explain):
+                answers = await completion.whole()
             return pb.GenerateResponse(
                 request_id=call.id,
                 model=call.model,
@@ -109,10 +127,30 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
         metadata = _metadata(problem)
         if isinstance(error, UnknownModel):
             metadata = (*metadata, ("tercet-models", _header(self._service.model.name)))
+        # What an abort is given replaces what was set before.
+        metadata = (*context.trailing_metadata(), *metadata)
         await context.abort(
             grpc.StatusCode[problem.verdict.rpc_code], problem.message, trailing_metadata=metadata
         )
         raise AssertionError("abort raises")
+
+
+def _explain(context: grpc.aio.ServicerContext) -> bool:
+    values = (value for key, value in context.invocation_metadata() if key == EXPLAIN)
+    return asks_for_route(next(values, None))
+
+
+@contextmanager
+def _routed(
+    context: grpc.aio.ServicerContext, completion: Completion, call: Call, explain: bool
+) -> Iterator[None]:
+    """Whoever asked is told at the end, be it a good one or not, where the call's choices went."""
+    try:
+        yield
+    finally:
+        if explain:
+            line = route_line(completion.records, len(call.requests))
+            context.set_trailing_metadata(((ROUTE, line),))
 
 
 def _metadata(problem: Problem) -> Metadata:

@@ -129,7 +129,7 @@ def _token(token: OutputToken) -> pb.Token:
 
 def final_of(completion: Completion) -> pb.Final:
     """What a completed call cost and where it ran."""
-    routes = [_route(choice, record) for choice, record in enumerate(completion.records)]
+    routes = [_route(choice, record) for choice, record in completion.records.items()]
     return pb.Final(usage=_usage(completion.usage), routes=routes)
 
 

@@ -15,10 +15,14 @@ from tercet.errors import Cancelled, InvalidRequest, Overloaded, UnknownModel
 from tercet.ids import RequestId
 from tercet.role import Role
 from tercet.router.call import Call
+from tercet.router.call_book import CallBook
 from tercet.router.chat import ChatTemplate
 from tercet.router.checkpoint import Checkpoint
 from tercet.router.completion import Completion
+from tercet.router.explanation import Explanation
+from tercet.router.history import RECORDS_MAX
 from tercet.router.preparation import ModelCard, Preparation
+from tercet.router.record import RequestRecord
 from tercet.router.source import TokenSource
 from tercet.router.tokenizer import Tokenizer
 
@@ -30,8 +34,19 @@ RETRY_AFTER_S = 1.0
 class _Place:
     """One call's entry in the list of calls; without a completion it is still being prepared."""
 
+    call: Call
     completion: Completion | None = None
     cancelled: bool = False
+
+    def found(self, name: str) -> list[RequestRecord | None]:
+        """Those of its requests that are meant by the call's id, by its client's name for it or by their own id; None
+        stands for one that has no worker yet."""
+        records = self.completion.records if self.completion is not None else {}
+        return [
+            records.get(index)
+            for index, request in enumerate(self.call.requests)
+            if name in (self.call.id, self.call.name, request)
+        ]
 
 
 class Service:
@@ -54,6 +69,7 @@ class Service:
         self._preparation = Preparation(model, tokenizer, template)
         self._calls_max = calls_max
         self._places: dict[RequestId, _Place] = {}
+        self._book = CallBook()
 
     @classmethod
     def load(cls, config: ClusterConfig, source: TokenSource) -> Self:
@@ -103,7 +119,7 @@ class Service:
             raise InvalidRequest("request_id", "is in use by another call")
         if len(self._places) >= self._calls_max:
             raise Overloaded("every place in the queue is taken", RETRY_AFTER_S)
-        place = self._places[call.id] = _Place()
+        place = self._places[call.id] = _Place(call)
         try:
             parts = await self._preparation.parts(call)
             if place.cancelled:
@@ -113,6 +129,7 @@ class Service:
                 yield completion
         finally:
             del self._places[call.id]
+            self._book.add(call)
 
     def cancel(self, call: RequestId) -> bool:
         """End a call of this front door; False when there is no such call (any more)."""
@@ -123,6 +140,23 @@ class Service:
         if place.completion is not None:
             place.completion.cancel()
         return True
+
+    def explain(self, name: str) -> Explanation:
+        """All that is known here of a call by its id or its client's name for it, or of one request by its own id."""
+        if not name:
+            raise InvalidRequest("request_id", "is required")
+        history = self.source.history
+        found = [record for place in self._places.values() for record in place.found(name)]
+        waiting = found.count(None)
+        if not found:
+            found = [history.find(request) for request in self._book.find(name)]
+        return Explanation(
+            front_door=self.source.status().front_door,
+            kept=len(history),
+            kept_max=RECORDS_MAX,
+            waiting=waiting,
+            requests=tuple(record for record in found if record is not None),
+        )
 
 
 def context_tokens_max(config: ClusterConfig, checkpoint: Checkpoint) -> int:

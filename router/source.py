@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
-from tercet.router.record import History, RequestRecord
+from tercet.router.history import History
+from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus
 
 

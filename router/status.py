@@ -6,7 +6,7 @@ from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
 from tercet.router.policy import WorkerView
 from tercet.router.session import Session
-from tercet.wire import LoadReport
+from tercet.wire import Accuracy, LoadReport
 
 NO_REPORT = LoadReport(
     role=Role.DECODE,
@@ -65,6 +65,8 @@ class FrontDoorStatus(msgspec.Struct, frozen=True, kw_only=True):
     known_blocks: int
     """Entries of the prefix index."""
     workers: tuple[WorkerSeen, ...]
+    ttft_accuracy: Accuracy = Accuracy()
+    """How well the last first tokens were predicted."""
 
     @property
     def ready(self) -> bool:

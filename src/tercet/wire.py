@@ -220,6 +220,15 @@ class LoadReport(Message, frozen=True):
     leases: int = 0
 
 
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much the last first tokens came earlier or later than predicted; zero where nothing was predicted."""
+
+    predictions: int = 0
+    """Requests it is made of."""
+    error_ms_p50: float = 0.0
+    error_ms_p90: float = 0.0
+
+
 class LoadFigures(LoadReport, frozen=True, array_like=False, tag=False, omit_defaults=False):
     """The same under its fields' names, for status calls: `tercet status --json` is read by others too."""
 

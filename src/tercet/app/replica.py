@@ -89,4 +89,5 @@ class FrontDoorReplica:
             workers=sum(seen.connected for seen in status.workers),
             membership_version=status.membership_version,
             pid=os.getpid(),
+            ttft_accuracy=status.ttft_accuracy,
         )

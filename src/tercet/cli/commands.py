@@ -1,6 +1,6 @@
 """What can be typed. Every command is a few lines: the work is done by modules that know nothing of a command line.
 
-Exit codes: 0 done; 1 it did not work, or the cluster is not ready; 2 the input is wrong, or there is no such cluster.
+Exit codes: 0 done; 1 it did not work, or the cluster is not ready; 2 the input is wrong, or there is no such cluster or request.
 """
 
 import json
@@ -20,6 +20,8 @@ from tercet.cli.finding import NotFound, find
 from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
 from tercet.cli.status_tables import status_tables
+from tercet.cli.story import story
+from tercet.cli.why import ask_doors
 from tercet.cluster.run_record import RunBook
 from tercet.config import ClusterConfig
 from tercet.demo import run_demo
@@ -87,6 +89,32 @@ def status(
 
 
 @app.command()
+def why(
+    request: Annotated[
+        str,
+        typer.Argument(
+            help="An answer's `id`, x-request-id or request_id; `-0`, `-1` for one choice."
+        ),
+    ],
+    name: Name = "",
+    address: Address = "",
+    as_json: AsJson = False,
+    run_dir: RunDir = None,
+) -> None:
+    """Tell why a request went where it went, how long it took and what was predicted."""
+    with _told():
+        with find(name, address, RunBook(run_dir)) as controller:
+            doors = controller.status().front_doors
+        answers = ask_doors(doors, request)
+        if as_json:
+            sys.stdout.buffer.write(msgspec.json.encode(answers.known) + b"\n")
+        else:
+            Console().print(*(part for one in answers.known for part in story(one)), sep="\n")
+        for silent in answers.silent:
+            _complain(f"a front door did not answer, {silent}")
+
+
+@app.command()
 def down(name: Name = "", address: Address = "", run_dir: RunDir = None) -> None:
     """End a cluster: requests in flight may finish first, for a few seconds."""
     with _told():
@@ -148,7 +176,7 @@ def _told() -> Iterator[None]:
         raise typer.Exit(1) from exc
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: Exception | str) -> None:
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
 
 

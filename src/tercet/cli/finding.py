@@ -11,7 +11,7 @@ from tercet.errors import TercetError
 
 
 class NotFound(TercetError):
-    """There is no such cluster; the message says which there are, or how to start one."""
+    """There is no such cluster, or nothing of that name in it; the message says what there is, or what to do."""
 
 
 @contextmanager

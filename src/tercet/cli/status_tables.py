@@ -1,12 +1,12 @@
 """A cluster's status as tables for people."""
 
-from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tercet.cli.plain_table import plain_table
 from tercet.cluster.seat import Phase
-from tercet.cluster.status import ClusterStatus, WorkerReport
+from tercet.cluster.status import ClusterStatus, FrontDoorReport, WorkerReport
 from tercet.wire import LoadFigures
 
 COLOURS = {
@@ -31,6 +31,7 @@ def status_tables(status: ClusterStatus) -> list[RenderableType]:
         f"; HTTP at http://{status.http}, membership version {status.membership_version}",
     )
     parts: list[RenderableType] = [head, _workers(status), _hand_offs(status), _doors(status)]
+    parts += [_accuracy(door) for door in status.front_doors if door.ttft_accuracy.predictions]
     trouble = [w for w in status.workers if w.reason]
     parts += [Text(f"{w.worker}: {_trouble(w)}", "yellow") for w in trouble]
     if trouble:
@@ -39,9 +40,9 @@ def status_tables(status: ClusterStatus) -> list[RenderableType]:
 
 
 def _workers(status: ClusterStatus) -> Table:
-    table = _table("Pools", "worker", "phase", "incarnation", "pid", "restarts")
-    for name in ("wait", "run", "pull", "held", "KV blocks"):
-        table.add_column(name, justify="right")
+    names = ("worker", "phase", "incarnation", "pid", "restarts")
+    numbers = ("wait", "run", "pull", "held", "KV blocks")
+    table = plain_table("Pools", *names, numbers=numbers)
     for worker in status.workers:
         figures = worker.figures
         age_s = worker.phase_s if figures is None else figures.up_s
@@ -57,9 +58,8 @@ def _workers(status: ClusterStatus) -> Table:
 
 
 def _hand_offs(status: ClusterStatus) -> Table:
-    table = _table("Hand-offs since each worker's start", "worker")
-    for name in ("pulls", "MiB pulled", "GB/s", "failed", "committed", "recomputed", "held back"):
-        table.add_column(name, justify="right")
+    numbers = ("pulls", "MiB pulled", "GB/s", "failed", "committed", "recomputed", "held back")
+    table = plain_table("Hand-offs since each worker's start", "worker", numbers=numbers)
     for worker in status.workers:
         load = _load(worker)
         if load is None or worker.figures is None or worker.figures.worker is None:
@@ -80,23 +80,19 @@ def _hand_offs(status: ClusterStatus) -> Table:
 
 
 def _doors(status: ClusterStatus) -> Table:
-    table = _table("Front doors", "front door", "gRPC")
-    for name in ("pid", "in flight", "queued", "turned away", "workers"):
-        table.add_column(name, justify="right")
+    numbers = ("pid", "in flight", "queued", "turned away", "workers")
+    table = plain_table("Front doors", "front door", "gRPC", numbers=numbers)
     for door in status.front_doors:
         figures = (door.pid, door.in_flight, door.queued, door.turned_away, door.workers)
         table.add_row(door.front_door[:NAME_CHARS], door.grpc, *(str(figure) for figure in figures))
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
-    return Table(
-        *columns,
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
+def _accuracy(door: FrontDoorReport) -> Text:
+    seen = door.ttft_accuracy
+    return Text(
+        f"{door.front_door[:NAME_CHARS]}: first tokens of the last {seen.predictions} requests were off their"
+        f" prediction by {seen.error_ms_p50:.3g} ms (p50), {seen.error_ms_p90:.3g} ms (p90)"
     )
 
 

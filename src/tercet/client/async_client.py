@@ -141,6 +141,12 @@ class AsyncClient:
         response = await self._call(self._stub.Cancel, request, "", None)
         return bool(response.found)
 
+    async def explain(self, request_id: str) -> str:
+        """Why a call of the same front door went where it went, as JSON; see `ExplainResponse` in `tercet.proto`."""
+        request = pb.ExplainRequest(request_id=request_id)
+        response = await self._call(self._stub.Explain, request, "", None)
+        return str(response.explanation)
+
     async def models(self) -> tuple[Model, ...]:
         """The models served."""
         response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), "", None)

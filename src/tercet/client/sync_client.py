@@ -139,6 +139,12 @@ class Client:
         request = pb.CancelRequest(request_id=request_id)
         return bool(self._call(self._stub.Cancel, request, "", None).found)
 
+    def explain(self, request_id: str) -> str:
+        """Why a call of the same front door went where it went, as JSON; see `ExplainResponse` in `tercet.proto`."""
+        request = pb.ExplainRequest(request_id=request_id)
+        response = self._call(self._stub.Explain, request, "", None)
+        return str(response.explanation)
+
     def models(self) -> tuple[Model, ...]:
         """The models served."""
         response = self._call(self._stub.ListModels, pb.ListModelsRequest(), "", None)

@@ -49,6 +49,11 @@ class TercetStub:
                 request_serializer=tercet_dot_pb_dot_tercet__pb2.CancelRequest.SerializeToString,
                 response_deserializer=tercet_dot_pb_dot_tercet__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/tercet.v1.Tercet/Explain',
+                request_serializer=tercet_dot_pb_dot_tercet__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=tercet_dot_pb_dot_tercet__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/tercet.v1.Tercet/ListModels',
                 request_serializer=tercet_dot_pb_dot_tercet__pb2.ListModelsRequest.SerializeToString,
@@ -81,6 +86,13 @@ class TercetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a call went where it went: one that runs at this front door, or one of the last that did.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,6 +116,11 @@ def add_TercetServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=tercet_dot_pb_dot_tercet__pb2.CancelRequest.FromString,
                     response_serializer=tercet_dot_pb_dot_tercet__pb2.CancelResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=tercet_dot_pb_dot_tercet__pb2.ExplainRequest.FromString,
+                    response_serializer=tercet_dot_pb_dot_tercet__pb2.ExplainResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -192,6 +209,33 @@ class Tercet:
             '/tercet.v1.Tercet/Cancel',
             tercet_dot_pb_dot_tercet__pb2.CancelRequest.SerializeToString,
             tercet_dot_pb_dot_tercet__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tercet.v1.Tercet/Explain',
+            tercet_dot_pb_dot_tercet__pb2.ExplainRequest.SerializeToString,
+            tercet_dot_pb_dot_tercet__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tercet.app import Cluster, launch
+from tercet.cluster.run_record import RunBook
 from tercet.cluster.status import WorkerFigures, WorkerReport
 from tercet.config import (
     ClusterConfig,
@@ -64,6 +65,10 @@ class ServingCluster:
         answer = httpx.get(f"{self.http_url}/tercet/requests", params={"limit": limit})
         records: list[dict[str, Any]] = answer.raise_for_status().json()
         return records
+
+    def note(self, run_dir: Path) -> None:
+        """Let the command line find the cluster by this directory."""
+        RunBook(run_dir).write(self._cluster.record(ready=True))
 
     def assert_empty(self) -> None:
         """No worker keeps a block, lease, export, adoption or request; no front door keeps a place."""

@@ -71,8 +71,8 @@ def test_the_schema_is_json(tercet):
     assert "model" in json.dumps(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("command", ["status", "down"])
+@pytest.mark.parametrize("command", [("status",), ("down",), ("why", "chatcmpl-1")])
 def test_without_a_cluster_the_next_step_is_named(tercet, command):
-    result = tercet(command)
+    result = tercet(*command)
     assert result.exit_code == 2
     assert "tercet serve -f cluster.yaml" in result.stderr.replace("\n", " ")

@@ -15,7 +15,7 @@ from tercet.cluster.status import (
 )
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import LoadFigures
+from tercet.wire import Accuracy, LoadFigures
 
 LOAD = LoadFigures(
     role=Role.DECODE,
@@ -110,3 +110,12 @@ def test_trouble_is_told_with_its_reason_and_the_last_events(phase, failures, sa
 def test_a_cluster_is_ready_only_when_every_door_has_reached_every_worker(change):
     assert STATUS.ready
     assert not msgspec.structs.replace(STATUS, **change).ready
+
+
+def test_how_far_predictions_were_off_is_told_where_there_were_any():
+    assert "prediction" not in show(STATUS)
+    seen = Accuracy(predictions=256, error_ms_p50=3.14159, error_ms_p90=41.0)
+    door = msgspec.structs.replace(DOOR, ttft_accuracy=seen)
+    text = " ".join(show(msgspec.structs.replace(STATUS, front_doors=[door])).split())
+    assert "door-1: first tokens of the last 256 requests were off their prediction" in text
+    assert "by 3.14 ms (p50), 41 ms (p90)" in text

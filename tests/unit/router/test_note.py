@@ -5,8 +5,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from tercet.ids import RequestId
 from tercet.router.note import CANDIDATES_MAX, ChoiceNote, note_of
-from tercet.router.policy import Choice, Scored, WorkerView
+from tercet.router.policy import Ask, Choice, Scored, WorkerView
+from tercet.router.status import NO_REPORT
 from tercet.wire import Endpoint
 
 MakeEndpoint = Callable[..., Endpoint]
@@ -37,3 +39,18 @@ def test_a_note_names_the_chosen_one_first_and_then_the_cheapest(choice: Choice)
 def test_a_note_can_be_written_and_read(choice: Choice) -> None:
     note = note_of(choice)
     assert msgspec.json.decode(msgspec.json.encode(note), type=ChoiceNote) == note
+
+
+def test_a_first_token_that_the_policy_did_not_predict_is_predicted_from_the_workers_fit(
+    endpoint: MakeEndpoint,
+) -> None:
+    fitted = msgspec.structs.replace(NO_REPORT, prefill_coefficients=(0.01, 0.001, 0.0))
+    views = [
+        WorkerView(endpoint("prefill-0"), fitted, 0.0, False, 100, 100, 0, hit_tokens=16),
+        WorkerView(endpoint("prefill-1"), NO_REPORT, 0.0, False, 0, 0, 0),
+    ]
+    plain = Choice(views[0], tuple(Scored(view, 1.0) for view in views))
+    first, second = note_of(plain, Ask(RequestId("r"), tokens=40)).candidates
+    assert first.predicted_ttft_ms == pytest.approx(100 + 10 + 24)
+    assert second.predicted_ttft_ms is None, "it has measured nothing yet"
+    assert note_of(plain).candidates[0].predicted_ttft_ms is None, "it would pull, not compute"

@@ -1,5 +1,7 @@
 """Records say what happened, in milliseconds, and only the last ones are kept."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tercet.errors import (
@@ -12,8 +14,13 @@ from tercet.errors import (
 )
 from tercet.ids import RequestId
 from tercet.request import FinishReason
-from tercet.router.record import History, Outcome, RequestRecord, Tally, outcome_of
-from tercet.wire import Usage
+from tercet.role import Role
+from tercet.router.history import History
+from tercet.router.policy import Choice, Scored, WorkerView
+from tercet.router.record import Outcome, RequestRecord, Tally, outcome_of
+from tercet.router.routes import Route
+from tercet.router.split import SplitReason
+from tercet.wire import Endpoint, Usage
 
 
 def test_times_are_measured_from_the_call() -> None:
@@ -70,3 +77,23 @@ def test_history_is_bounded_and_newest_first() -> None:
     assert len(history) == 3
     assert history.find(RequestId("r1")) is None
     assert history.find(RequestId("r2")) is not None
+
+
+def test_a_prediction_is_compared_with_the_dispatch_it_was_made_for(
+    endpoint: Callable[..., Endpoint],
+) -> None:
+    def route(name: str, predicted_ttft_s: float) -> Route:
+        view = WorkerView(endpoint(name), None, 0.0, False, 0, 0, 0, hit_tokens=16)
+        choice = Choice(view, (Scored(view, 1.0),))
+        return Route(choice, SplitReason.APART, 24, predicted_ttft_s)
+
+    tally = Tally(RequestId("r"), prompt_tokens=40, started_s=0.0)
+    tally.begun(route("prefill-0", 1.0), now_s=5.0)
+    tally.begun(route("prefill-1", 2.0), now_s=7.0)  # the first one refused
+    tally.arrived(1, 9.5)
+    tally.begun(route("prefill-0", 3.0), now_s=10.0)  # a replay
+    record = tally.record(11.0, replays=1, refusals=1)
+    assert (record.queue_ms, record.ttft_ms) == (5000, 9500)
+    assert (record.dispatch_ttft_ms, record.predicted_ttft_ms) == (2500, 2000)
+    assert record.ttft_error_ms == 500
+    assert record.began_in is Role.PREFILL
