@@ -110,7 +110,10 @@ class Dispatch:
                 blocks = hits.get(life_of(session.endpoint), 0)
                 yield view_of(session, ledger, tokens(blocks), now_s)
 
-        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody)
+        def holders() -> Iterator[WorkerId]:
+            return (worker for worker, _ in self._index.nearest(names))
+
+        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody, holders)
 
     def _charge(self, errand: Errand, ask: Ask, worker: Endpoint, tokens: int) -> None:
         errand.slot.charge(worker, tokens=tokens, context_tokens=ask.tokens, now_s=ask.at_s)
