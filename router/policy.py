@@ -94,7 +94,8 @@ class Pool(Protocol):
         """The view of one worker; None while it may not be asked."""
 
     def nearest(self) -> Iterator[WorkerView]:
-        """Who probably has some of the request cached and may be asked; who has most comes first."""
+        """Who probably has some of the request cached and may be asked: the last worker of its conversation, then the others,
+        who has most first."""
 
     def __iter__(self) -> Iterator[WorkerView]:
         """Everybody who may be asked."""
