@@ -83,6 +83,7 @@ class Call:
     priority: int = 0
     tenant_salt: str = ""
     session: str = ""
+    """The client's name for a conversation."""
     deadline_s: float | None = None
     """Seconds from now."""
     name: str = ""
@@ -108,6 +109,8 @@ class Call:
         _check_range("priority", self.priority, -INTEGER_MAX, INTEGER_MAX)
         if len(self.tenant_salt) > NAME_CHARS_MAX:
             raise InvalidRequest("cache_salt", f"must have at most {NAME_CHARS_MAX} characters")
+        if len(self.session) > NAME_CHARS_MAX:
+            raise InvalidRequest("session", f"must have at most {NAME_CHARS_MAX} characters")
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             raise InvalidRequest("deadline", "must be a positive, finite time")
         check_stop(self.stop)

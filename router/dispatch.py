@@ -7,10 +7,12 @@ from tercet.clock import Clock
 from tercet.ids import WorkerId
 from tercet.request import RequestSpec
 from tercet.role import Role
+from tercet.router.conversations import Conversations
 from tercet.router.ledger import Ledger, Slot, life_of
 from tercet.router.policy import Ask, Choice, WorkerView
 from tercet.router.pool import LivePool
 from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.prefix_names import PrefixName
 from tercet.router.routes import Route, Routes
 from tercet.router.session import Session
 from tercet.router.sessions import Sessions
@@ -42,7 +44,8 @@ class Errand:
 
 
 class Dispatch:
-    """Chooses among connected workers. A choice is charged to the ledger and noted in the prefix index when it is made."""
+    """Chooses among connected workers. A choice is charged to the ledger when it is made, and noted in the prefix index and
+    with the conversation, if the request belongs to one."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Dispatch:
     ) -> None:
         self._routes, self._sessions, self._ledger = routes, sessions, ledger
         self._index, self._clock = index, clock
+        self._conversations = Conversations()
 
     def begin(
         self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId]
@@ -78,7 +82,7 @@ class Dispatch:
 
     def remember(self, errand: Errand, worker: Endpoint, output: Sequence[int]) -> None:
         """The worker has computed the request up to here and keeps its blocks as cache: the next turn may want them."""
-        self._index.record(life_of(worker), errand.prefix.extended(output))
+        self._note(errand, worker, errand.prefix.extended(output), self._clock.now_s())
 
     def post(self, worker: Endpoint, message: Message) -> None:
         """Send soon; if the worker is gone, its loss is or has been told."""
@@ -99,19 +103,32 @@ class Dispatch:
     ) -> Callable[[Role], LivePool]:
         """The pools as this request may see them; nothing is looked at before a policy asks."""
         names, ledger, tokens = errand.prefix.names, self._ledger, errand.prefix.tokens
+        homes = self._conversations.hits(errand.session, names, now_s)
 
         def one(session: Session) -> WorkerView:
-            blocks = self._index.hit(life_of(session.endpoint), names)
+            life = life_of(session.endpoint)
+            blocks = max(self._index.hit(life, names), homes.get(life, 0))
             return view_of(session, ledger, tokens(blocks), now_s)
 
         def everybody(sessions: Iterator[Session]) -> Iterator[WorkerView]:
             hits = self._index.hits(names)
             for session in sessions:
-                blocks = hits.get(life_of(session.endpoint), 0)
+                life = life_of(session.endpoint)
+                blocks = max(hits.get(life, 0), homes.get(life, 0))
                 yield view_of(session, ledger, tokens(blocks), now_s)
 
-        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody)
+        def holders() -> Iterator[WorkerId]:
+            yield from (worker for worker, _ in homes)
+            yield from (life[0] for life in self._index.nearest(names) if life not in homes)
+
+        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody, holders)
 
     def _charge(self, errand: Errand, ask: Ask, worker: Endpoint, tokens: int) -> None:
         errand.slot.charge(worker, tokens=tokens, context_tokens=ask.tokens, now_s=ask.at_s)
-        self._index.record(life_of(worker), errand.prefix.names)
+        self._note(errand, worker, errand.prefix.names, ask.at_s)
+
+    def _note(
+        self, errand: Errand, worker: Endpoint, names: Sequence[PrefixName], now_s: float
+    ) -> None:
+        self._index.record(life_of(worker), names)
+        self._conversations.record(errand.session, worker, names, now_s)

@@ -33,6 +33,10 @@ from tercet.wire import (
     Welcome,
 )
 
+BLOCKS = 1024
+"""Of KV memory that it says it has; what its running requests need of it counts as used."""
+BLOCK_TOKENS = 16
+
 
 def fake_token(spec: RequestSpec, index: int) -> int:
     """The output token at `index`: what every fake worker would generate."""
@@ -218,6 +222,7 @@ class FakeWorker:
 
     def _load(self) -> LoadReport:
         running = [job for job in self.jobs.values() if not job.held]
+        contexts = [len(job.spec.prompt) + job.index for job in running]
         return LoadReport(
             role=self._role,
             waiting=0,
@@ -225,9 +230,9 @@ class FakeWorker:
             holding=len(self.jobs) - len(running),
             pulling=0,
             pending_prefill_tokens=0,
-            context_tokens=sum(len(job.spec.prompt) + job.index for job in running),
-            blocks_total=1024,
-            blocks_used=0,
+            context_tokens=sum(contexts),
+            blocks_total=BLOCKS,
+            blocks_used=sum(-(-tokens // BLOCK_TOKENS) for tokens in contexts),
         )
 
     @staticmethod

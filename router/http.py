@@ -68,7 +68,7 @@ def _add_openai_routes(api: FastAPI, get_service: GetService) -> None:
     async def chat_completions(request: Request) -> Response:
         service = get_service()
         body = decode(await _read_body(request, service.body_bytes_max), ChatBody)
-        call = chat_call(body, new_request_id("chatcmpl"), _deadline_s(request))
+        call = chat_call(body, new_request_id("chatcmpl"), _deadline_s(request), _session(request))
         style = ChatFormat(service.tokenizer.token_bytes, logprobs=bool(body.logprobs))
         return _answer(service, request, body, call, style)
 
@@ -76,7 +76,9 @@ def _add_openai_routes(api: FastAPI, get_service: GetService) -> None:
     async def completions(request: Request) -> Response:
         service = get_service()
         body = decode(await _read_body(request, service.body_bytes_max), CompletionBody)
-        call = completion_call(body, new_request_id("cmpl"), _deadline_s(request))
+        call = completion_call(
+            body, new_request_id("cmpl"), _deadline_s(request), _session(request)
+        )
         style = PlainFormat(service.tokenizer.token_bytes, logprobs=body.logprobs is not None)
         return _answer(service, request, body, call, style)
 
@@ -182,9 +184,18 @@ async def _read_body(request: Request, bytes_max: int) -> bytes:
 
 def _request_id(request: Request) -> str:
     """The client's own name for this call, which is sent back."""
-    name = request.headers.get("x-request-id", "")
+    return _name(request, "x-request-id")
+
+
+def _session(request: Request) -> str:
+    """The client's name for the conversation."""
+    return _name(request, "x-session-id")
+
+
+def _name(request: Request, header: str) -> str:
+    name = request.headers.get(header, "")
     if len(name) > NAME_CHARS_MAX:
-        raise InvalidRequest("x-request-id", f"must have at most {NAME_CHARS_MAX} characters")
+        raise InvalidRequest(header, f"must have at most {NAME_CHARS_MAX} characters")
     return name
 
 

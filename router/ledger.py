@@ -7,7 +7,7 @@ although the last report still says so. Knows nothing of links and clocks; a slo
 
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tercet.ids import Incarnation, WorkerId
 from tercet.wire import Endpoint, LoadReport
@@ -21,6 +21,13 @@ Life = tuple[WorkerId, Incarnation]
 def life_of(endpoint: Endpoint) -> Life:
     """What accounts are kept by: a restarted worker begins with an empty one."""
     return endpoint.worker, endpoint.incarnation
+
+
+class Unreported(NamedTuple):
+    """How far a worker's last report is behind: what it lacks, less what it still shows and is over."""
+
+    requests: int
+    context_tokens: int
 
 
 @dataclass(eq=False, slots=True)
@@ -53,25 +60,36 @@ class Account:
     """Of all open charges."""
     overreported_context_tokens: int = 0
     """Of charges struck since the last report, which may still count them."""
+    overreported_requests: int = 0
+    """The number of those charges."""
+    unreported_context_tokens: int = 0
+    """Of open charges that no report surely counts."""
+    unreported_requests: int = 0
+    """The number of those charges."""
 
     @property
     def empty(self) -> bool:
         """Nothing is open, and the last report needs no correction."""
-        overreported = self.overreported_tokens or self.overreported_context_tokens
+        overreported = self.overreported_tokens or self.overreported_requests
         return not (self.charges or overreported)
 
     def enter(self, charge: Charge) -> None:
         self.charges.add(charge)
         self.unreported_tokens += charge.tokens
         self.context_tokens += charge.context_tokens
+        self.unreported_context_tokens += charge.context_tokens
+        self.unreported_requests += 1
 
     def strike(self, charge: Charge) -> None:
         """The worker has nothing of it any more."""
         self.prefilled(charge)
         self.charges.remove(charge)
         self.context_tokens -= charge.context_tokens
+        if not charge.reported:
+            self._is_reported(charge)
         if charge.seen:
             self.overreported_context_tokens += charge.context_tokens
+            self.overreported_requests += 1
 
     def prefilled(self, charge: Charge) -> None:
         """Nothing of the charge is pending any more; idempotent."""
@@ -85,13 +103,23 @@ class Account:
 
     def reconcile(self, now_s: float) -> None:
         """A report arrived: it is right about everything sent before `now_s - SETTLE_S`."""
-        self.overreported_tokens = self.overreported_context_tokens = 0
+        self.nothing_overreported()
         for charge in self.charges:
             charge.seen = True
             if not charge.reported and charge.at_s <= now_s - SETTLE_S:
                 charge.reported = True
+                self._is_reported(charge)
                 if not charge.prefilled:
                     self.unreported_tokens -= charge.tokens
+
+    def nothing_overreported(self) -> None:
+        """There is a new report, or none any more."""
+        self.overreported_tokens = self.overreported_context_tokens = 0
+        self.overreported_requests = 0
+
+    def _is_reported(self, charge: Charge) -> None:
+        self.unreported_context_tokens -= charge.context_tokens
+        self.unreported_requests -= 1
 
 
 class Ledger:
@@ -115,7 +143,7 @@ class Ledger:
         """This life of the worker is over; open charges are still struck out by their slots."""
         account = self._accounts.get(life_of(worker))
         if account is not None:
-            account.overreported_tokens = account.overreported_context_tokens = 0
+            account.nothing_overreported()
             self._tidy(life_of(worker), account)
 
     def pending_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
@@ -133,6 +161,16 @@ class Ledger:
         if account is None:
             return reported
         return max(reported - account.overreported_context_tokens, account.context_tokens)
+
+    def unreported(self, worker: Endpoint) -> Unreported:
+        """By what the worker's last report is to be corrected; negative when more is over than began since."""
+        account = self._accounts.get(life_of(worker))
+        if account is None:
+            return Unreported(0, 0)
+        return Unreported(
+            account.unreported_requests - account.overreported_requests,
+            account.unreported_context_tokens - account.overreported_context_tokens,
+        )
 
     def outstanding(self, worker: Endpoint) -> int:
         """Our requests that the worker may still hold."""
@@ -156,6 +194,10 @@ class Ledger:
             assert account.overreported_tokens >= 0, (life, account)
             contexts = sum(charge.context_tokens for charge in account.charges)
             assert account.context_tokens == contexts, (life, account)
+            unreported = [charge for charge in account.charges if not charge.reported]
+            assert account.unreported_requests == len(unreported), (life, account)
+            contexts = sum(charge.context_tokens for charge in unreported)
+            assert account.unreported_context_tokens == contexts, (life, account)
 
     def _enter(self, charge: Charge) -> None:
         self._accounts.setdefault(charge.life, Account()).enter(charge)

@@ -12,6 +12,7 @@ from tercet.errors import InvalidRequest
 from tercet.ids import RequestId
 from tercet.request import Sampling
 from tercet.router.call import (
+    NAME_CHARS_MAX,
     Call,
     ChatPrompt,
     Prompt,
@@ -79,8 +80,10 @@ def _refusal(text: str) -> InvalidRequest:
     return InvalidRequest(path, reason[0].lower() + reason[1:])
 
 
-def chat_call(body: ChatBody, call_id: RequestId, deadline_s: float | None) -> Call:
-    """The call that a chat body asks for."""
+def chat_call(
+    body: ChatBody, call_id: RequestId, deadline_s: float | None, session: str = ""
+) -> Call:
+    """The call that a chat body asks for. `session` came beside it, and says more than the body's `prompt_cache_key`."""
     for name, neutral in UNSUPPORTED_IN_CHAT.items():
         _refuse_unless(name, bytes(getattr(body, name)), neutral)
     if body.response_format is not None and body.response_format.type != "text":
@@ -93,6 +96,8 @@ def chat_call(body: ChatBody, call_id: RequestId, deadline_s: float | None) -> C
         raise InvalidRequest("top_logprobs", "needs logprobs to be true")
     if not body.messages:
         raise InvalidRequest("messages", "must not be empty")
+    if len(body.prompt_cache_key or "") > NAME_CHARS_MAX:
+        raise InvalidRequest("prompt_cache_key", f"must have at most {NAME_CHARS_MAX} characters")
     messages = tuple(_message(message, index) for index, message in enumerate(body.messages))
     return _call(
         body,
@@ -100,12 +105,14 @@ def chat_call(body: ChatBody, call_id: RequestId, deadline_s: float | None) -> C
         (ChatPrompt(messages, body.chat_template_kwargs or {}),),
         max_tokens=_max_tokens(body.max_completion_tokens, body.max_tokens),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        session=body.prompt_cache_key or "",
+        session=session or body.prompt_cache_key or "",
         deadline_s=deadline_s,
     )
 
 
-def completion_call(body: CompletionBody, call_id: RequestId, deadline_s: float | None) -> Call:
+def completion_call(
+    body: CompletionBody, call_id: RequestId, deadline_s: float | None, session: str = ""
+) -> Call:
     """The call that a plain completion body asks for."""
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise InvalidRequest("best_of", "is not supported; n choices are all returned")
@@ -120,6 +127,7 @@ def completion_call(body: CompletionBody, call_id: RequestId, deadline_s: float 
         max_tokens=_max_tokens(body.max_tokens) or COMPLETION_TOKENS,
         logprobs=body.logprobs,
         echo=bool(body.echo),
+        session=session,
         deadline_s=deadline_s,
     )
 

@@ -49,6 +49,10 @@ class WorkerView:
     """Our own requests that it may still hold."""
     hit_tokens: int = 0
     """Leading tokens of this request whose KV it probably has."""
+    unreported_requests: int = 0
+    """Our requests there that the report does not show yet, less those it still shows and that are over."""
+    unreported_context_tokens: int = 0
+    """The sum of their contexts, by which the report's figures are to be corrected."""
 
     @property
     def worker(self) -> WorkerId:
@@ -88,6 +92,10 @@ class Pool(Protocol):
 
     def find(self, worker: WorkerId) -> WorkerView | None:
         """The view of one worker; None while it may not be asked."""
+
+    def nearest(self) -> Iterator[WorkerView]:
+        """Who probably has some of the request cached and may be asked: the last worker of its conversation, then the others,
+        who has most first."""
 
     def __iter__(self) -> Iterator[WorkerView]:
         """Everybody who may be asked."""

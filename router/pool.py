@@ -1,6 +1,6 @@
 """Pools of workers as policies see them: the live one of a front door, and a plain list."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tercet.ids import WorkerId
@@ -25,9 +25,10 @@ class LivePool:
         exclude: frozenset[WorkerId],
         one: Callable[[Session], WorkerView],
         everybody: Callable[[Iterator[Session]], Iterator[WorkerView]],
+        holders: Callable[[], Iterable[WorkerId]] = tuple,
     ) -> None:
         self._roster, self._exclude = roster, exclude
-        self._one, self._everybody = one, everybody
+        self._one, self._everybody, self._holders = one, everybody, holders
 
     @property
     def members(self) -> frozenset[WorkerId]:
@@ -36,6 +37,10 @@ class LivePool:
     def find(self, worker: WorkerId) -> WorkerView | None:
         session = self._roster.sessions.get(worker)
         return self._one(session) if session is not None and self._may_ask(session) else None
+
+    def nearest(self) -> Iterator[WorkerView]:
+        found = map(self.find, self._holders())
+        return (view for view in found if view is not None and view.hit_tokens)
 
     def __iter__(self) -> Iterator[WorkerView]:
         return self._everybody(filter(self._may_ask, self._roster.sessions.values()))
@@ -53,6 +58,10 @@ class ListedPool:
 
     def find(self, worker: WorkerId) -> WorkerView | None:
         return self._views.get(worker)
+
+    def nearest(self) -> Iterator[WorkerView]:
+        holders = [view for view in self if view.hit_tokens]
+        return iter(sorted(holders, key=lambda view: -view.hit_tokens))
 
     def __iter__(self) -> Iterator[WorkerView]:
         return iter(self._views.values())

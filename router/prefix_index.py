@@ -8,7 +8,7 @@ in another order, so masks only shrink along a prompt and the longest prefix of 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from tercet.blocks import HashDomain
@@ -24,19 +24,19 @@ class PrefixIndex:
         self._blocks_max = blocks_max
         self._seen: OrderedDict[PrefixName, int] = OrderedDict()
         self._bits: dict[Life, int] = {}
+        self._lives: dict[int, Life] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
         """For each worker that has seen any, how many leading blocks of `names`."""
-        lives = {bit: life for life, bit in self._bits.items()}
         found: dict[Life, int] = {}
         still = self._mask(names[0]) if names else 0
         while still:
             depth = self._depth(still, names)
             further = still & self._mask(names[depth]) if depth < len(names) else 0
-            self._note(found, lives, still & ~further, depth)
+            self._note(found, still & ~further, depth)
             still = further
         return found
 
@@ -45,11 +45,23 @@ class PrefixIndex:
         bit = self._bits.get(life, 0)
         return self._depth(bit, names) if bit else 0
 
+    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
+        """Who has seen any of `names`, who has seen most first; costs as much as is taken of it."""
+        lives, told = self._lives, 0
+        while depth := self._reach(names, besides=told):
+            fresh = self._mask(names[depth - 1]) & ~told
+            told |= fresh
+            while fresh:
+                bit = fresh & -fresh
+                yield lives[bit]
+                fresh ^= bit
+
     def record(self, life: Life, names: Iterable[PrefixName]) -> None:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:
             bit = self._bits[life] = self._free_bit()
+            self._lives[bit] = life
         for name in reversed(list(names)):
             self._seen[name] = self._seen.get(name, 0) | bit
             self._seen.move_to_end(name)
@@ -61,6 +73,7 @@ class PrefixIndex:
         bit = self._bits.pop(life, None)
         if bit is None:
             return
+        del self._lives[bit]
         for name, mask in list(self._seen.items()):
             if mask == bit:
                 del self._seen[name]
@@ -81,15 +94,19 @@ class PrefixIndex:
         seen = self._seen
         return bisect_left(names, True, key=lambda name: mask & seen.get(name, 0) != mask)
 
+    def _reach(self, names: Sequence[PrefixName], besides: int) -> int:
+        """How many leading blocks anybody who is not in the mask `besides` has seen."""
+        seen = self._seen
+        return bisect_left(names, True, key=lambda name: not seen.get(name, 0) & ~besides)
+
     def _free_bit(self) -> int:
         taken = sum(self._bits.values())
         return ~taken & (taken + 1)
 
-    @staticmethod
-    def _note(found: dict[Life, int], lives: dict[int, Life], mask: int, depth: int) -> None:
+    def _note(self, found: dict[Life, int], mask: int, depth: int) -> None:
         while mask:
             bit = mask & -mask
-            found[lives[bit]] = depth
+            found[self._lives[bit]] = depth
             mask ^= bit
 
 

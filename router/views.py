@@ -10,6 +10,7 @@ def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> 
     """A frozen picture of one worker at `now_s`, for a request of which it has `hit_tokens` cached."""
     worker, report = session.endpoint, session.report
     pending_tokens = ledger.pending_tokens(worker, report)
+    unreported = ledger.unreported(worker)
     load_tokens = pending_tokens
     if worker.role is Role.DECODE:
         load_tokens += ledger.context_tokens(worker, report)
@@ -22,4 +23,6 @@ def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> 
         load_tokens=load_tokens,
         outstanding=ledger.outstanding(worker),
         hit_tokens=hit_tokens,
+        unreported_requests=unreported.requests,
+        unreported_context_tokens=unreported.context_tokens,
     )

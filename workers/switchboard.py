@@ -133,6 +133,7 @@ class Switchboard:
             pull_failures=pulls.failures,
             quarantined_blocks=load.quarantined_blocks,
             leases=self.exports.leases,
+            block_bytes=self._transfer.region.block_bytes,
         )
 
     async def close(self) -> None:

@@ -5,6 +5,6 @@ default, decide by predicted time when affinity would break the promise. `docs/r
 """
 
 from tercet.router.dualmap.chooser import DualMap
-from tercet.router.dualmap.judge import LoadJudge, PairReason, SloJudge
+from tercet.router.dualmap.judge import PairReason, SloJudge
 
-__all__ = ["DualMap", "LoadJudge", "PairReason", "SloJudge"]
+__all__ = ["DualMap", "PairReason", "SloJudge"]

@@ -1,4 +1,4 @@
-"""Which of the two: affinity unless it costs too much. Two judges, for pools that compute prompts and pools that decode.
+"""Which of the two: affinity unless it costs too much.
 
 A judge sees the two candidates and says which one, with the reason, or that neither will do. It remembers nothing of the
 request; what it costs to leave the pair is for the chooser to know.
@@ -100,37 +100,3 @@ class SloJudge:
             return scored.view.pending_tokens if self.by_load else scored.predicted_ttft_s
 
         return min(one, other, key=rank)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadJudge:
-    """For workers that decode what others computed: no queue to predict, but a batch and memory to share.
-
-    Cost = tokens to pull or compute + contexts being decoded + tokens pending, so a hit counts for what it saves and no
-    more. Only a worker without room for what it would have to pull is not good enough.
-    """
-
-    affinity: Affinity
-
-    def score(self, ask: Ask, view: WorkerView) -> Scored:
-        return Scored(view, float(view.miss_tokens(ask) + view.load_tokens))
-
-    def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict:
-        roomy = [scored for scored in (one, other) if self.good_enough(ask, scored)]
-        if not roomy:
-            return Verdict(self.better(one, other), PairReason.ESCAPE)
-        best = self.better(roomy[0], roomy[-1])
-        near = self.affinity.nearer(ask, one, other)
-        if near is None:
-            return Verdict(best, PairReason.BALANCE)
-        return Verdict(best, PairReason.AFFINITY if best is near else PairReason.SWITCH)
-
-    def good_enough(self, ask: Ask, scored: Scored) -> bool:
-        report = scored.view.report
-        if report is None or report.blocks_total == 0:
-            return True
-        free_tokens = (report.blocks_total - report.blocks_used) * ask.block_tokens
-        return scored.view.miss_tokens(ask) <= free_tokens
-
-    def better(self, one: Scored, other: Scored) -> Scored:
-        return min(one, other, key=lambda scored: scored.cost_tokens)

@@ -6,9 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from tercet.config import SloConfig
-from tercet.router.dualmap import DualMap, LoadJudge, SloJudge
+from tercet.router.dualmap import DualMap, SloJudge
 from tercet.router.dualmap.hotness import Hotness
-from tercet.router.dualmap.judge import Affinity, Judge
+from tercet.router.dualmap.judge import Affinity
 from tercet.router.dualmap.ring import Ring
 from tercet.router.forecast import Forecast
 from tercet.router.policies.registry import PolicyOptions
@@ -46,18 +46,7 @@ class DualMapOptions(PolicyOptions, frozen=True, kw_only=True):
         slo_ms = self.ttft_slo_ms or SloConfig().ttft_ms
         forecast = Forecast(self.assumed_tokens_per_s)
         by_load = bool(self.switch_by_load)
-        return self._map(SloJudge(self._affinity(), forecast, slo_ms / 1e3, by_load), dice)
-
-    def build_decode(self, dice: Dice) -> DualMap:
-        return self._map(LoadJudge(self._affinity()), dice)
-
-    def aimed_at(self, slo: SloConfig) -> Self:
-        return self if self.ttft_slo_ms else msgspec.structs.replace(self, ttft_slo_ms=slo.ttft_ms)
-
-    def _affinity(self) -> Affinity:
-        return Affinity(self.granule_tokens, self.hit_share_min)
-
-    def _map(self, judge: Judge, dice: Dice) -> DualMap:
+        affinity = Affinity(self.granule_tokens, self.hit_share_min)
         hotness = Hotness(
             window_s=self.window_s,
             window_requests=self.window_requests,
@@ -67,8 +56,11 @@ class DualMapOptions(PolicyOptions, frozen=True, kw_only=True):
         return DualMap(
             Ring(self.points_per_worker),
             hotness,
-            judge,
+            SloJudge(affinity, forecast, slo_ms / 1e3, by_load),
             dice,
             granule_tokens=self.granule_tokens,
             escape=bool(self.escape),
         )
+
+    def aimed_at(self, slo: SloConfig) -> Self:
+        return self if self.ttft_slo_ms else msgspec.structs.replace(self, ttft_slo_ms=slo.ttft_ms)

@@ -12,7 +12,7 @@ class Load:
 
 
 class LeastPendingOptions(PolicyOptions, frozen=True, kw_only=True):
-    """`least_pending` has no options."""
+    """Those of every policy."""
 
     def build(self, dice: Dice) -> Policy:
         return Policy((NotSuspect(),), Load(), LowestCost())

@@ -9,7 +9,6 @@ from typing import Annotated
 from msgspec import Meta
 
 from tercet.router.forecast import Forecast
-from tercet.router.policies.least_pending import Load
 from tercet.router.policies.registry import PolicyOptions
 from tercet.router.policy import Ask, Dice, LowestCost, NotSuspect, Policy, WorkerView
 
@@ -34,6 +33,3 @@ class MinTtftOptions(PolicyOptions, frozen=True, kw_only=True):
     def build(self, dice: Dice) -> Policy:
         speed = self.assumed_tokens_per_s
         return Policy((NotSuspect(),), PredictedTtft(Forecast(speed), speed), LowestCost())
-
-    def build_decode(self, dice: Dice) -> Policy:
-        return Policy((NotSuspect(),), Load(), LowestCost())

@@ -24,7 +24,7 @@ class BetterOfTwo:
 
 
 class PowerOfTwoOptions(PolicyOptions, frozen=True, kw_only=True):
-    """`power_of_two` has no options."""
+    """Those of every policy."""
 
     def build(self, dice: Dice) -> Policy:
         return Policy((NotSuspect(),), Load(), BetterOfTwo(dice))

@@ -18,7 +18,7 @@ class Anyone:
 
 
 class RandomOptions(PolicyOptions, frozen=True, kw_only=True):
-    """`random` has no options."""
+    """Those of every policy."""
 
     def build(self, dice: Dice) -> Policy:
         return Policy((NotSuspect(),), Free(), Anyone(dice))

@@ -2,12 +2,14 @@
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
+from msgspec import Meta
 
 from tercet.config import SloConfig
 from tercet.errors import ConfigError
+from tercet.router.freeness import OUTPUT_TOKENS, Freeness
 from tercet.router.policy import Chooser, Dice
 
 
@@ -24,13 +26,16 @@ class PolicyOptions(
 ):
     """Base of each policy's options: numbers with defaults, units in their names."""
 
+    output_tokens: Annotated[float, Meta(gt=0)] = OUTPUT_TOKENS
+    """A typical output. Who serves much longer ones, such as reasoning, has decode workers that fill more evenly by it."""
+
     @abstractmethod
     def build(self, dice: Dice) -> Chooser:
         """A new policy with its own memory, for a pool that computes prompts."""
 
     def build_decode(self, dice: Dice) -> Chooser:
-        """The same for decode workers beside a prefill pool: they decode, and compute what is short or cached there."""
-        return self.build(dice)
+        """For decode workers beside a prefill pool, which decode, and compute what is short or cached there."""
+        return Freeness(dice, self.output_tokens)
 
     def aimed_at(self, slo: SloConfig) -> Self:
         """These options, with the cluster's promises where they leave them open."""

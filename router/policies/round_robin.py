@@ -5,7 +5,7 @@ from tercet.router.policy import Dice, Free, LowestCost, NotSuspect, Policy
 
 
 class RoundRobinOptions(PolicyOptions, frozen=True, kw_only=True):
-    """`round_robin` has no options."""
+    """Those of every policy."""
 
     def build(self, dice: Dice) -> Policy:
         return Policy((NotSuspect(),), Free(), LowestCost())

@@ -218,6 +218,8 @@ class LoadReport(Message, frozen=True):
     pull_failures: int = 0
     quarantined_blocks: int = 0
     leases: int = 0
+    block_bytes: int = 0
+    """KV of one block: how much of `pull_bytes` a token is."""
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

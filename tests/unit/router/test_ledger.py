@@ -138,3 +138,24 @@ def test_any_order_of_bookings_returns_to_zero(steps: list[tuple[int, int, int, 
         assert ledger.pending_tokens(worker, report(9)) == 9
         assert ledger.context_tokens(worker, None) == 0
     assert ledger.charges == 0
+
+
+def test_what_no_report_shows_yet_is_told_apart_from_what_one_still_shows(
+    endpoint: MakeEndpoint,
+) -> None:
+    ledger, worker = Ledger(), endpoint("decode-0")
+    with ledger.slot() as old, ledger.slot() as new:
+        old.charge(worker, tokens=0, context_tokens=100, now_s=1.0)
+        assert ledger.unreported(worker) == (1, 100)
+        ledger.reconcile(worker, 1.0 + SETTLE_S)
+        assert ledger.unreported(worker) == (0, 0)
+        new.charge(worker, tokens=0, context_tokens=30, now_s=1.2)
+        old.strike(worker)
+        assert ledger.unreported(worker) == (0, -70), "one began, one is over"
+        ledger.validate()
+        ledger.reconcile(worker, 1.2)
+        assert ledger.unreported(worker) == (1, 30), "this report crossed the dispatch"
+        ledger.validate()
+    assert ledger.unreported(worker) == (-1, -30), "it may have shown it all the same"
+    ledger.reconcile(worker, 2.0)
+    assert ledger.unreported(worker) == (0, 0)

@@ -27,6 +27,17 @@ def test_each_worker_gets_the_length_of_its_own_prefix() -> None:
     assert index.hits(chain("x", "y", "z")) == {A: 3, B: 1}
 
 
+def test_who_has_seen_most_of_a_prompt_is_told_first() -> None:
+    index = PrefixIndex(100)
+    index.record(B, chain("x"))
+    index.record(A, chain("x", "y", "z"))
+    index.record(C, chain("x", "y", "other"))
+    assert list(index.nearest(chain("x", "y", "z"))) == [A, C, B]
+    index.forget(A)
+    assert list(index.nearest(chain("x", "y", "z"))) == [C, B]
+    assert list(index.nearest(chain("w"))) == list(index.nearest([])) == []
+
+
 def test_an_unknown_or_empty_prefix_hits_nobody() -> None:
     index = PrefixIndex(100)
     index.record(A, chain("x"))
@@ -118,4 +129,7 @@ def test_bisection_finds_what_a_walk_along_the_prompt_finds(
             if walked[life] == depth and index.hits([name]).get(life):
                 walked[life] += 1
     assert index.hits(names(asked)) == {life: depth for life, depth in walked.items() if depth}
+    nearest = list(index.nearest(names(asked)))
+    assert [walked[life] for life in nearest] == sorted(filter(None, walked.values()), reverse=True)
+    assert len(set(nearest)) == len(nearest)
     assert {life: index.hit(life, names(asked)) for life in walked} == walked

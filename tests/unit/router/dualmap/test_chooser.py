@@ -171,12 +171,3 @@ def test_all_front_doors_agree_on_a_prefix(ask: MakeAsk, idle: list[WorkerView])
             for policy, order in ((one, views), (other, views[::-1]))
         ]
         assert pairs[0] == pairs[1]
-
-
-def test_on_decode_workers_a_pair_balances_contexts(ask: MakeAsk, idle: list[WorkerView]) -> None:
-    policy = POLICIES.options("dualmap", {}).build_decode(random.Random(1))
-    request = ask("r", "a/b")
-    pair = [scored.view.worker for scored in choose(policy, request, idle).candidates]
-    for busy, expected in ((pair[0], pair[1]), (pair[1], pair[0])):
-        views = [replace(view, load_tokens=500 * (view.worker == busy)) for view in idle]
-        assert choose(policy, request, views).view.worker == expected

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tercet.router.dualmap.judge import Affinity, LoadJudge, PairReason, SloJudge
+from tercet.router.dualmap.judge import Affinity, PairReason, SloJudge
 from tercet.router.forecast import Forecast
 from tercet.router.policy import Ask, WorkerView
 
@@ -23,9 +23,7 @@ def long(ask: MakeAsk) -> Ask:
     return ask("r", "a/b/c/d/e/f/g", tokens=4000)
 
 
-def decide(
-    judge: SloJudge | LoadJudge, ask: Ask, one: WorkerView, other: WorkerView
-) -> tuple[str, PairReason]:
+def decide(judge: SloJudge, ask: Ask, one: WorkerView, other: WorkerView) -> tuple[str, PairReason]:
     verdict = judge.decide(ask, judge.score(ask, one), judge.score(ask, other))
     mirrored = judge.decide(ask, judge.score(ask, other), judge.score(ask, one))
     if judge.score(ask, one).cost_tokens != judge.score(ask, other).cost_tokens:
@@ -98,21 +96,3 @@ def test_an_unmeasured_worker_borrows_its_equals_fit(view: MakeView, long: Ask) 
     judge = SloJudge(AFFINITY, Forecast(1e6), 5.0)
     assert judge.score(long, view("a")).predicted_ttft_s == pytest.approx(4.0)
     assert judge.score(long, view("b", fitted=False)).predicted_ttft_s == pytest.approx(4.0)
-
-
-def test_a_decode_worker_attracts_as_far_as_a_hit_saves(view: MakeView, long: Ask) -> None:
-    judge = LoadJudge(AFFINITY)
-    near, busy = view("a", hit=2000, contexts=1999), view("a", hit=2000, contexts=2001)
-    assert decide(judge, long, near, view("b")) == ("a", PairReason.AFFINITY)
-    assert decide(judge, long, busy, view("b")) == ("b", PairReason.SWITCH)
-    assert decide(judge, long, view("a", contexts=1), view("b")) == ("b", PairReason.BALANCE)
-
-
-def test_a_decode_worker_without_room_is_no_choice(view: MakeView, long: Ask) -> None:
-    """4,000 tokens need eight blocks of 512."""
-    judge = LoadJudge(AFFINITY)
-    full, roomy = view("a", blocks_used=993), view("b", blocks_used=992, contexts=10**6)
-    assert decide(judge, long, full, roomy) == ("b", PairReason.BALANCE)
-    assert decide(judge, long, full, view("b", blocks_used=1000))[1] is PairReason.ESCAPE
-    cached = view("a", hit=3900, blocks_used=999)
-    assert decide(judge, long, cached, view("b", blocks_used=1000))[0] == "a"

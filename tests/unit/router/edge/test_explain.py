@@ -17,8 +17,10 @@ from tercet.config import RouterConfig
 from tercet.ids import RequestId
 from tercet.pb import tercet_pb2 as pb
 from tercet.pb import tercet_pb2_grpc
+from tercet.router.dualmap import PairReason
 from tercet.router.fake_service import toy_tokenizer
 from tercet.router.fake_worker import FakeWorker
+from tercet.router.freeness import FreenessReason
 from tercet.router.front_door import FrontDoor
 from tercet.router.http import build_api
 from tercet.router.preparation import ModelCard
@@ -94,7 +96,7 @@ def assert_both_pools(route: dict[str, Any]) -> None:
     assert route["reason"] == "apart"
     assert [choice["role"] for choice in route["choices"]] == ["prefill", "decode"]
     for choice in route["choices"]:
-        assert choice["reason"] in {"balance", "affinity", "switch", "alone", "escape"}
+        assert choice["reason"] in {*PairReason, *FreenessReason}
         assert choice["considered"] == len(choice["candidates"]) == 2
         assert choice["candidates"][0]["worker"] == choice["worker"]
         assert {"hit_tokens", "load_tokens"} <= choice["candidates"][0].keys()

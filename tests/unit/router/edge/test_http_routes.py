@@ -71,6 +71,25 @@ async def test_deadline_and_session_reach_the_token_level(
     assert (source.deadlines_s, source.sessions) == ([1.5], ["talk"])
 
 
+async def test_a_conversation_may_be_named_by_a_header_whatever_the_body(
+    http: httpx.AsyncClient, source: FakeSource
+) -> None:
+    headers = {"x-session-id": "agent-7"}
+    await http.post("/v1/chat/completions", json=CHAT, headers=headers)
+    body = {**CHAT, "prompt_cache_key": "everybody"}
+    await http.post("/v1/chat/completions", json=body, headers=headers)
+    await http.post("/v1/completions", json={"model": "toy", "prompt": "x"}, headers=headers)
+    assert source.sessions == ["agent-7"] * 3
+
+
+async def test_a_name_that_is_too_long_is_refused_by_its_field(http: httpx.AsyncClient) -> None:
+    long = "x" * 129
+    reply = await http.post("/v1/chat/completions", json=CHAT, headers={"x-session-id": long})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "x-session-id")
+    reply = await http.post("/v1/chat/completions", json={**CHAT, "prompt_cache_key": long})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "prompt_cache_key")
+
+
 async def test_health_is_life_and_ready_is_workers(
     http: httpx.AsyncClient, source: FakeSource
 ) -> None:

@@ -43,12 +43,6 @@ def test_min_ttft_counts_the_attention_that_a_hit_saves(view: MakeView) -> None:
     assert chosen(policy("min_ttft"), late, view("idle")) == "idle"
 
 
-def test_min_ttft_sends_to_the_least_loaded_decode_worker(view: MakeView) -> None:
-    decode = POLICIES.options("min_ttft", {}).build_decode(random.Random(1))
-    views = [view("near", hit=900, contexts=10), view("free", contexts=9)]
-    assert chosen(decode, *views) == "free"
-
-
 # ---- kv_cost ---------------------------------------------------------------------------------------------------------
 
 
