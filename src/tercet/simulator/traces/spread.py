@@ -1,0 +1,28 @@
+"""Undoes bundling: traces recorded in ticks of a few seconds get a time within their tick by lot."""
+
+import heapq
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from tercet.simulator.traces.arrival import Arrival, Trace
+from tercet.simulator.traces.replayed import derived
+
+
+def spread(trace: Trace, spread_s: float, seed: int = 0) -> Trace:
+    """Each arrival later by U(0, spread_s), one draw a request in the trace's order, then in the order of time again."""
+    assert spread_s > 0, f"nothing to spread: {spread_s}"
+
+    def change(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+        dice = random.Random(seed)
+        waiting: list[tuple[float, int, Arrival]] = []
+        for index, arrival in enumerate(arrivals):
+            while waiting and waiting[0][0] <= arrival.at_s:  # nobody can come before it any more
+                yield heapq.heappop(waiting)[2]
+            at_s = arrival.at_s + dice.uniform(0, spread_s)
+            heapq.heappush(waiting, (at_s, index, replace(arrival, at_s=at_s)))
+        while waiting:
+            yield heapq.heappop(waiting)[2]
+
+    name = f"{trace.name}, spread over {spread_s:g} s"
+    return replace(trace, name=name, arrivals=derived(trace.arrivals, change))
