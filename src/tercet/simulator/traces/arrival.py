@@ -36,8 +36,8 @@ class Trace:
     name: str
     block_tokens: int
     arrivals: Sequence[Arrival]
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Rows that are no requests, by reason; complete once the arrivals have been walked through."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """What was left out or is not known, by reason; complete once the arrivals have been walked through."""
 
 
 @dataclass(frozen=True, slots=True)

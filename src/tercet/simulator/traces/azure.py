@@ -7,25 +7,23 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from tercet.errors import TraceError
 from tercet.simulator.traces.arrival import Arrival
 from tercet.simulator.traces.format import ArrivalFormat, ReadOptions
-from tercet.simulator.traces.lines import csv_rows
-from tercet.simulator.traces.naming import private_names, salt_of
+from tercet.simulator.traces.lines import PromptTokens, Tokens, csv_rows
+from tercet.simulator.traces.naming import salt_of, stream_names
 
 
 class Row(msgspec.Struct):
-    time: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="TIMESTAMP")
-    prompt_tokens: Annotated[int, Meta(ge=1)] = msgspec.field(name="ContextTokens")
-    output_tokens: Annotated[int, Meta(ge=0)] = msgspec.field(name="GeneratedTokens")
+    time: str = msgspec.field(name="TIMESTAMP")
+    prompt_tokens: PromptTokens = msgspec.field(name="ContextTokens")
+    output_tokens: Tokens = msgspec.field(name="GeneratedTokens")
 
 
-def read(path: Path, options: ReadOptions, left_out: Counter[str]) -> Iterator[Arrival]:
+def read(path: Path, options: ReadOptions, remarks: Counter[str]) -> Iterator[Arrival]:
     """The file's requests, timed from the first row; those without output are left out."""
     salt, start = salt_of("azure", path.name), None
     for number, row in csv_rows(path, Row):
@@ -36,9 +34,9 @@ def read(path: Path, options: ReadOptions, left_out: Counter[str]) -> Iterator[A
         except (ValueError, TypeError) as exc:
             raise TraceError(str(path), number, "TIMESTAMP", str(exc)) from exc
         if not row.output_tokens:
-            left_out["no output"] += 1
+            remarks["no output: left out"] += 1
             continue
-        names = private_names(salt, number, 0, row.prompt_tokens // options.block_tokens)
+        names = stream_names(salt, number, 0, row.prompt_tokens // options.block_tokens)
         yield Arrival(at_s, row.prompt_tokens, row.output_tokens, names)
 
 

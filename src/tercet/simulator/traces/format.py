@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tercet.simulator.traces.arrival import Arrival, ClosedSession
+from tercet.simulator.traces.lengths import Lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class ReadOptions:
     """Of formats that are drawn."""
     span_s: float = 3600.0
     """Of formats that are drawn and have no end of their own."""
+    prompt: Lengths | None = None
+    output: Lengths | None = None
+    """Both together replace the lengths of formats that draw them; without any of their own those need them."""
 
     def __post_init__(self) -> None:
         assert self.block_tokens > 0 < self.span_s, f"cannot read anything with {self}"
@@ -33,6 +37,8 @@ class ArrivalFormat:
     read: Callable[[Path, ReadOptions, Counter[str]], Iterator[Arrival]]
     block_tokens: int = 0
     """As published; 0 where the options decide."""
+    own_clock: bool = False
+    """Times count from a start that means something: the first request need not be at 0."""
 
 
 @dataclass(frozen=True, slots=True)

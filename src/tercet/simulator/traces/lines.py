@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, Annotated, TypeVar, cast
 
 import msgspec
 
 from tercet.errors import TraceError
 
 T = TypeVar("T")
+
+PromptTokens = Annotated[int, msgspec.Meta(ge=1, le=1 << 26)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 26)]
+"""Bounded, because a name is made for each block."""
 
 LINE_BYTES_MAX = 64 << 20
 """The longest line of the public traces, one agent's whole session, has about 4 MB."""
@@ -39,9 +43,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise TraceError(str(path), 0, "", f"cannot be read: {reason}") from exc
 
 
-def json_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
-    """Each line's number and what it holds; empty lines are passed over."""
-    decoder = msgspec.json.Decoder(kind)
+def json_lines(path: Path, kind: type[T], *, strict: bool = True) -> Iterator[tuple[int, T]]:
+    """Each line's number and what it holds; empty lines are passed over. Not strict: "82" may stand for 82."""
+    decoder = msgspec.json.Decoder(kind, strict=strict)
     number = 0
     with opened(path) as file:
         while line := file.readline(LINE_BYTES_MAX + 1):

