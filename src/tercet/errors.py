@@ -2,6 +2,7 @@
 
 TercetError
 ├── ConfigError          fix the file: it carries path, line, reason and the nearest valid key
+├── TraceError           fix the trace or name another one: it carries file, line, field and reason
 ├── RequestError         the client's fault; retrying the same request is pointless
 │   ├── InvalidRequest   a field is wrong: carries the field and the reason
 │   └── UnknownModel     no such model here: carries the names there are
@@ -30,6 +31,15 @@ class ConfigError(TercetError):
         at = f" at {path}" if path else ""
         super().__init__(f"{where}: {reason}{at}" + (f" ({hint})" if hint else ""))
         self.file, self.line, self.path, self.reason, self.hint = file, line, path, reason, hint
+
+
+class TraceError(TercetError):
+    """A workload trace that cannot be replayed. `line` is 1-based; 0 when the file as a whole is meant."""
+
+    def __init__(self, file: str, line: int, field: str, reason: str) -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(f"{where}: {field}: {reason}" if field else f"{where}: {reason}")
+        self.file, self.line, self.field, self.reason = file, line, field, reason
 
 
 class RequestError(TercetError):

@@ -9,6 +9,7 @@ from tercet.errors import (
     Overloaded,
     PeerLost,
     TercetError,
+    TraceError,
     TransferFailed,
     Unavailable,
     UnknownModel,
@@ -28,6 +29,8 @@ def test_the_tree_drawn_in_the_docstring_is_the_tree_there_is() -> None:
     [
         (ConfigError("c.yaml", 7, "a.b", "bad", "try x"), "c.yaml:7: bad at a.b (try x)"),
         (ConfigError("c.yaml", 0, "", "is empty"), "c.yaml: is empty"),
+        (TraceError("t.csv", 3, "Model", "is empty"), "t.csv:3: Model: is empty"),
+        (TraceError("t.csv", 0, "", "holds no request"), "t.csv: holds no request"),
         (InvalidRequest("max_tokens", "must be positive"), "max_tokens: must be positive"),
         (InvalidRequest("", "not JSON"), "not JSON"),
         (UnknownModel("gpt", ["a", "b"]), "model: unknown model 'gpt'; this cluster serves a, b"),

@@ -1,0 +1,1 @@
+"""Replays workloads against the real policies on a manual clock, with a latency model in place of the GPUs."""
