@@ -1,134 +1,97 @@
-"""The desk where requests get their workers: views in, the policy's choice out, counted and remembered at once."""
+"""The desk where requests get their workers: views in, the policy's choice out; what is sent is counted and remembered."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from tercet.clock import Clock
 from tercet.ids import WorkerId
-from tercet.request import RequestSpec
 from tercet.role import Role
-from tercet.router.conversations import Conversations
-from tercet.router.ledger import Ledger, Slot, life_of
-from tercet.router.policy import Ask, Choice, WorkerView
-from tercet.router.pool import LivePool
-from tercet.router.prefix_index import Prefix, PrefixIndex
-from tercet.router.prefix_names import PrefixName
+from tercet.router.errand import Errand
+from tercet.router.forecast import ttft_s
+from tercet.router.ledger import Ledger
+from tercet.router.policy import Ask, Choice, Pool, WorkerView
+from tercet.router.pool import Peer
 from tercet.router.routes import Route, Routes
-from tercet.router.session import Session
-from tercet.router.sessions import Sessions
-from tercet.router.views import view_of
-from tercet.wire import Endpoint, Message
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One request at the desk."""
-
-    spec: RequestSpec
-    prefix: Prefix
-    slot: Slot
-    session: str = ""
-
-    def ask(self, output_tokens: int, now_s: float) -> Ask:
-        """What policies are told, with so many tokens generated already."""
-        spec, prefix = self.spec, self.prefix
-        return Ask(
-            request=spec.id,
-            tokens=len(spec.prompt) + output_tokens,
-            priority=spec.priority,
-            session=self.session,
-            names=prefix.names,
-            block_tokens=prefix.block_tokens,
-            at_s=now_s,
-        )
+from tercet.router.sight import Sight
+from tercet.wire import Endpoint
 
 
 class Dispatch:
-    """Chooses among connected workers. A choice is charged to the ledger when it is made, and noted in the prefix index and
-    with the conversation, if the request belongs to one."""
+    """Plans without consequence; `send` and `adopt` charge the ledger and tell the prefix index."""
 
     def __init__(
         self,
         routes: Routes,
-        sessions: Sessions,
+        sight: Sight,
         ledger: Ledger,
-        index: PrefixIndex,
-        clock: Clock,
+        peers: Callable[[], Iterable[Peer]],
     ) -> None:
-        self._routes, self._sessions, self._ledger = routes, sessions, ledger
-        self._index, self._clock = index, clock
-        self._conversations = Conversations()
+        self.sight = sight
+        self._routes, self._ledger, self._peers = routes, ledger, peers
 
-    def begin(
-        self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId]
-    ) -> Route | None:
-        """Who begins with the request; None when no decode worker may be asked now."""
-        ask = errand.ask(output_tokens, self._clock.now_s())
-        pool = self._pools(errand, exclude, ask.at_s)
-        route = self._routes.begin(ask, pool(Role.PREFILL), pool(Role.DECODE))
-        if route is not None:
-            self._charge(errand, ask, route.view.endpoint, route.miss_tokens)
-        return route
+    def plan(self, ask: Ask, exclude: frozenset[WorkerId]) -> Route | None:
+        """Who should begin with the request; None when no decode worker may be asked now."""
+        pool = self.sight.pools(ask, exclude)
+        return self._routes.begin(ask, pool(Role.PREFILL), pool(Role.DECODE))
+
+    def at(self, ask: Ask, route: Route, worker: WorkerId) -> Route | None:
+        """The same plan with one worker of that pool, as it looks now; None while it may not be asked."""
+        view = self._pool(ask, route).find(worker)
+        return None if view is None or view.suspect else self._moved(ask, route, view)
+
+    def earliest(self, ask: Ask, route: Route, exclude: frozenset[WorkerId]) -> Route:
+        """The same plan with whoever of that pool is predicted to have the first token first."""
+        views = [view for view in self._pool(ask, route, exclude) if not view.suspect]
+        best = min(views, key=lambda view: self.predict_s(ask, view), default=route.view)
+        return self._moved(ask, route, best)
+
+    def predict_s(self, ask: Ask, view: WorkerView) -> float:
+        """Seconds to the first token, whether the policy predicts or not."""
+        return ttft_s(ask, view, self.sight.coefficients(view))
+
+    def send(self, errand: Errand, ask: Ask, route: Route) -> None:
+        """The request is being sent there."""
+        self._charge(errand, ask, route.view.endpoint, route.miss_tokens)
 
     def adopt(
-        self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId]
+        self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId], now_s: float
     ) -> Choice | None:
         """Who pulls and decodes; None when no decode worker may be asked now. Pulled tokens are no work to wait for."""
-        ask = errand.ask(output_tokens, self._clock.now_s())
-        choice = self._routes.adopt(ask, self._pools(errand, exclude, ask.at_s)(Role.DECODE))
+        ask = errand.ask(output_tokens, now_s)
+        choice = self._routes.adopt(ask, self.sight.pools(ask, exclude)(Role.DECODE))
         if choice is not None:
             self._charge(errand, ask, choice.view.endpoint, 0)
         return choice
 
-    def remember(self, errand: Errand, worker: Endpoint, output: Sequence[int]) -> None:
+    def remember(
+        self, errand: Errand, worker: Endpoint, output: Sequence[int], now_s: float
+    ) -> None:
         """The worker has computed the request up to here and keeps its blocks as cache: the next turn may want them."""
-        self._note(errand, worker, errand.prefix.extended(output), self._clock.now_s())
-
-    def post(self, worker: Endpoint, message: Message) -> None:
-        """Send soon; if the worker is gone, its loss is or has been told."""
-        self._sessions.post(worker, message)
+        ask = errand.ask(len(output), now_s)
+        self.sight.note(ask, worker, errand.prefix.extended(output))
 
     def why_none(self) -> str:
         """Why no worker may be asked."""
-        members = [session for session in self._sessions if not session.retired]
-        decodes = [session for session in members if session.endpoint.role is Role.DECODE]
+        members = [peer for peer in self._peers() if not peer.retired]
+        decodes = [peer for peer in members if peer.endpoint.role is Role.DECODE]
         if not decodes:
             return "this cluster has no decode worker now"
-        if not any(session.connected for session in decodes):
+        if not any(peer.connected for peer in decodes):
             return f"none of {len(decodes)} decode workers is connected"
         return f"none of {len(decodes)} decode workers may be asked now"
 
-    def _pools(
-        self, errand: Errand, exclude: frozenset[WorkerId], now_s: float
-    ) -> Callable[[Role], LivePool]:
-        """The pools as this request may see them; nothing is looked at before a policy asks."""
-        names, ledger, tokens = errand.prefix.names, self._ledger, errand.prefix.tokens
-        homes = self._conversations.hits(errand.session, names, now_s)
+    def _pool(self, ask: Ask, route: Route, exclude: frozenset[WorkerId] = frozenset()) -> Pool:
+        return self.sight.pools(ask, exclude)(route.view.endpoint.role)
 
-        def one(session: Session) -> WorkerView:
-            life = life_of(session.endpoint)
-            blocks = max(self._index.hit(life, names), homes.get(life, 0))
-            return view_of(session, ledger, tokens(blocks), now_s)
-
-        def everybody(sessions: Iterator[Session]) -> Iterator[WorkerView]:
-            hits = self._index.hits(names)
-            for session in sessions:
-                life = life_of(session.endpoint)
-                blocks = max(hits.get(life, 0), homes.get(life, 0))
-                yield view_of(session, ledger, tokens(blocks), now_s)
-
-        def holders() -> Iterator[WorkerId]:
-            yield from (worker for worker, _ in homes)
-            yield from (life[0] for life in self._index.nearest(names) if life not in homes)
-
-        return lambda role: LivePool(self._sessions.roster(role), exclude, one, everybody, holders)
+    def _moved(self, ask: Ask, route: Route, view: WorkerView) -> Route:
+        choice = replace(route.choice, view=view)
+        predicted_s = None if route.predicted_ttft_s is None else self.predict_s(ask, view)
+        return replace(
+            route,
+            choice=choice,
+            miss_tokens=view.miss_tokens(ask),
+            predicted_ttft_s=predicted_s,
+        )
 
     def _charge(self, errand: Errand, ask: Ask, worker: Endpoint, tokens: int) -> None:
         errand.slot.charge(worker, tokens=tokens, context_tokens=ask.tokens, now_s=ask.at_s)
-        self._note(errand, worker, errand.prefix.names, ask.at_s)
-
-    def _note(
-        self, errand: Errand, worker: Endpoint, names: Sequence[PrefixName], now_s: float
-    ) -> None:
-        self._index.record(life_of(worker), names)
-        self._conversations.record(errand.session, worker, names, now_s)
+        self.sight.note(ask, worker, errand.prefix.names)

@@ -6,7 +6,7 @@ the two possible owners speaks follows from the message's epoch.
 
 from dataclasses import dataclass
 
-from tercet.errors import TercetError
+from tercet.errors import TercetError, Unavailable
 from tercet.ids import WorkerId
 from tercet.request import FinishReason, TokenLogprobs
 from tercet.wire import (
@@ -41,8 +41,15 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Answer to `ChooseWorker`, after whatever wait: there will be none."""
+
+    error: Unavailable
+
+
+@dataclass(frozen=True, slots=True)
 class NoneUsable:
-    """Answer to either choice: no worker may be asked now. `reason` goes to the client if that does not change."""
+    """Answer to `ChooseDestination`: no worker may be asked now. `reason` goes to the client if that does not change."""
 
     reason: str
 
@@ -80,6 +87,7 @@ Event = (
     WorkerWord
     | Chosen
     | Bound
+    | TurnedAway
     | NoneUsable
     | Waited
     | Joined
@@ -93,7 +101,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class ChooseWorker:
-    """Answer with `Chosen` or `NoneUsable`; these workers have just said no."""
+    """Answer with `Chosen`, now or when one suits, or with `TurnedAway`; these workers have just failed."""
 
     exclude: frozenset[WorkerId] = frozenset()
 
@@ -126,6 +134,14 @@ class Closed:
     """The worker has nothing of this request any more, or has been told to forget it."""
 
     worker: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The worker begins with nothing new before `retry_after_s` have passed."""
+
+    worker: Endpoint
+    retry_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +189,7 @@ Command = (
     | Send
     | Prefilled
     | Closed
+    | Busy
     | Deliver
     | Bill
     | Wait

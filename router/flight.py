@@ -17,6 +17,7 @@ from tercet.request import FinishReason, RequestSpec, TokenLog
 from tercet.router.events import (
     Bill,
     Bound,
+    Busy,
     ChooseDestination,
     ChooseWorker,
     Chosen,
@@ -31,6 +32,7 @@ from tercet.router.events import (
     NoneUsable,
     Prefilled,
     Send,
+    TurnedAway,
     Wait,
     Waited,
     WorkerLost,
@@ -44,8 +46,8 @@ from tercet.wire import Adopt, Endpoint, Failed, HandedOff, Refused, Started, Su
 class Flight:
     """The state machine of one request. `start` once, then `handle` events until the phase is `ENDED`.
 
-    At most `replays_max` losses are answered by a replay, and at most `wait_s_max` seconds are spent in waits between
-    two tokens; then the request fails.
+    At most `replays_max` losses are answered by a replay, and at most `wait_s_max` seconds are spent in waits for a
+    destination; then the request fails. How long it waits for its first worker is the door's business.
     """
 
     def __init__(self, spec: RequestSpec, *, replays_max: int, wait_s_max: float) -> None:
@@ -91,6 +93,8 @@ class Flight:
                 return self._failed(event)
             case WorkerLost():
                 return self._lost(event)
+            case TurnedAway(error):
+                return self._fail(error)
             case NoneUsable():
                 return self._none_usable(event)
             case Waited():
@@ -135,7 +139,6 @@ class Flight:
 
     def _chosen(self, event: Chosen) -> list[Command]:
         assert self.phase is Phase.CHOOSING, self
-        self._waiting = False
         self._move_to(Phase.PREFILLING if event.hand_off else Phase.ALONE)
         self.legs.source = Leg(event.worker, self.epoch)
         self._given = list(self.log.tokens)
@@ -175,7 +178,7 @@ class Flight:
         if not self._waiting:
             return []
         self._waiting = waiting
-        return self._choose() if self.phase is Phase.CHOOSING else self._choose_destination()
+        return self._choose_destination()
 
     # ---- what workers say --------------------------------------------------------------------------------------------
 
@@ -229,13 +232,14 @@ class Flight:
         if leg is None:
             return []
         self.refusals += 1
-        self._patience.refused_by(leg.worker.worker)
         if self.phase is Phase.MOVING and leg is self.legs.destination:
+            self._patience.refused_by(leg.worker.worker)
             self._move_to(Phase.BINDING)
             return [*self.legs.close(leg), *self._choose_destination()]
         if self.phase in (Phase.ALONE, Phase.PREFILLING) and not leg.spoke:
             self._move_to(Phase.CHOOSING)
-            return [*self.legs.close(leg), *self._choose()]
+            busy = Busy(leg.worker, event.retry_after_s)
+            return [*self.legs.close(leg), busy, *self._choose()]
         return self._gone(leg, f"{leg.name} refused: {event.reason}")
 
     def _failed(self, event: Failed) -> list[Command]:

@@ -2,6 +2,7 @@
 
 from tercet.latency import UNFITTED, Coefficients, attended_tokens
 from tercet.router.policy import Ask, WorkerView
+from tercet.wire import LoadReport
 
 
 def ttft_s(ask: Ask, view: WorkerView, coefficients: Coefficients) -> float:
@@ -10,10 +11,14 @@ def ttft_s(ask: Ask, view: WorkerView, coefficients: Coefficients) -> float:
     Pending prompts count by their linear term alone: their lengths are not known here, and attention is the smaller part
     up to several thousand tokens.
     """
+    own_s = prefill_s(view.miss_tokens(ask), ask.tokens, coefficients)
+    return coefficients[1] * view.ahead_tokens + own_s
+
+
+def prefill_s(tokens: int, context: int, coefficients: Coefficients) -> float:
+    """Seconds to compute the last `tokens` tokens of a sequence of `context` tokens."""
     fixed_s, token_s, attended_s = coefficients
-    miss_tokens = view.miss_tokens(ask)
-    own_s = fixed_s + token_s * miss_tokens + attended_s * attended_tokens(miss_tokens, ask.tokens)
-    return token_s * view.pending_tokens + own_s
+    return fixed_s + token_s * tokens + attended_s * attended_tokens(tokens, context)
 
 
 class Forecast:
@@ -27,6 +32,10 @@ class Forecast:
 
     def ttft_s(self, ask: Ask, view: WorkerView) -> float:
         """Seconds until the first token if the request went there now."""
-        if view.report is not None and view.report.prefill_coefficients != UNFITTED:
-            self._fit = view.report.prefill_coefficients
-        return ttft_s(ask, view, self._fit)
+        return ttft_s(ask, view, self.coefficients(view.report))
+
+    def coefficients(self, report: LoadReport | None) -> Coefficients:
+        """A worker's fit: its own, the last seen of another one, or the assumption."""
+        if report is not None and report.prefill_coefficients != UNFITTED:
+            self._fit = report.prefill_coefficients
+        return self._fit

@@ -29,6 +29,7 @@ class Generation:
 
     def __init__(self, record: Callable[[], RequestRecord]) -> None:
         self._record = record
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tokens: list[int] = []
         self._logprobs: list[TokenLogprobs] | None = None
         self._finish: FinishReason | None = None
@@ -60,6 +61,15 @@ class Generation:
             raise self._error
         raise StopAsyncIteration
 
+    async def dispatched(self) -> None:
+        """Waits until a worker was sent the request; raises why none was."""
+        await self._begun
+
+    def begun(self) -> None:
+        """A worker was sent the request."""
+        if not self._begun.done():
+            self._begun.set_result(None)
+
     def satisfied(self) -> None:
         """The reader wants no more, because what it has is complete: it found a stop string."""
         self.is_satisfied = True
@@ -79,6 +89,8 @@ class Generation:
     def fail(self, error: TercetError) -> None:
         """No more will come; the reader is told after it has taken what is here."""
         self._error, self._over = error, True
+        if not self._begun.done():
+            self._begun.set_exception(error)
         self._wake()
 
     def end(self) -> None:

@@ -146,13 +146,19 @@ class Ledger:
             account.nothing_overreported()
             self._tidy(life_of(worker), account)
 
-    def pending_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
-        """Prompt tokens the worker still has to compute: what it reported, corrected by what we know better."""
+    def pending_tokens(
+        self, worker: Endpoint, report: LoadReport | None, computed_tokens: int = 0
+    ) -> int:
+        """Prompt tokens the worker still has to compute: what it reported, corrected by what we know better.
+
+        `computed_tokens` is what it can have computed since its report. Ours that came back are among them.
+        """
         reported = report.pending_prefill_tokens if report is not None else 0
         account = self._accounts.get(life_of(worker))
         if account is None:
-            return reported
-        return max(0, reported - account.overreported_tokens) + account.unreported_tokens
+            return max(0, reported - computed_tokens)
+        over_tokens = max(account.overreported_tokens, computed_tokens)
+        return max(0, reported - over_tokens) + account.unreported_tokens
 
     def context_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
         """Sum of the lengths of the requests on the worker: of all front doors' by its report, or of ours if that is more."""

@@ -1,16 +1,19 @@
 """Flies one request: gives its state machine the events and does what it orders. Decides nothing."""
 
-import asyncio
 import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVarTuple
 
 from tercet.clock import Clock
-from tercet.errors import RequestFailed, TercetError
+from tercet.errors import RequestFailed, TercetError, Unavailable
 from tercet.ids import WorkerId
-from tercet.request import FinishReason
-from tercet.router.dispatch import Dispatch, Errand
+from tercet.request import FinishReason, TokenLogprobs
+from tercet.router.dispatch import Dispatch
+from tercet.router.door import Ticket
 from tercet.router.events import (
     Bill,
     Bound,
+    Busy,
     ChooseDestination,
     ChooseWorker,
     Chosen,
@@ -25,58 +28,110 @@ from tercet.router.events import (
     NoneUsable,
     Prefilled,
     Send,
+    TurnedAway,
     Wait,
     Waited,
 )
 from tercet.router.flight import Flight
-from tercet.router.generation import Generation
+from tercet.router.phase import Phase
 from tercet.router.record import Outcome, RequestRecord, Tally
-from tercet.wire import Endpoint
+from tercet.router.routes import Route
+from tercet.wire import Endpoint, Message
 
 logger = logging.getLogger(__name__)
 
+Ts = TypeVarTuple("Ts")
+
+
+class Timer(Protocol):
+    """Something that will happen, unless it is cancelled."""
+
+    def cancel(self) -> None: ...
+
+
+class Timers(Protocol):
+    """An event loop's, or a simulation's."""
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], /, *args: *Ts
+    ) -> Timer: ...
+
+
+class Sink(Protocol):
+    """Who wants the tokens."""
+
+    @property
+    def is_satisfied(self) -> bool:
+        """It has found the end it looked for."""
+
+    def begun(self) -> None:
+        """A worker was sent the request; told once or more often."""
+
+    def deliver(self, tokens: list[int], logprobs: list[TokenLogprobs] | None) -> None: ...
+    def finish(self, reason: FinishReason) -> None: ...
+    def fail(self, error: TercetError) -> None: ...
+    def end(self) -> None:
+        """Nothing will come any more; told last, perhaps more than once."""
+
+
+class Desk(Protocol):
+    """Where a pilot gets what its flight asks for; the reception is one."""
+
+    @property
+    def dispatch(self) -> Dispatch: ...
+    def post(self, worker: Endpoint, message: Message) -> None: ...
+    def queue(self, ticket: Ticket) -> None:
+        """`sent` or `turned_away` is called in time, perhaps before this returns."""
+
+    def unqueue(self, ticket: Ticket) -> None:
+        """The ticket waits no more and needs no place; idempotent."""
+
+    def busy(self, worker: Endpoint, retry_after_s: float) -> None: ...
+    def prefilled(self, worker: Endpoint) -> None: ...
+    def generated(self, ticket: Ticket, tokens: int) -> None: ...
+
 
 class Pilot:
-    """One request between `start` and `leave`; everything happens within the caller's turn of the event loop."""
+    """One request between `start` and `leave`; everything happens within the caller's turn."""
 
     def __init__(
-        self, flight: Flight, errand: Errand, dispatch: Dispatch, tally: Tally, clock: Clock
+        self,
+        flight: Flight,
+        ticket: Ticket,
+        desk: Desk,
+        tally: Tally,
+        sink: Sink,
+        clock: Clock,
+        timers: Timers,
     ) -> None:
-        self.generation = Generation(self.record)
-        self._flight, self._errand, self._dispatch = flight, errand, dispatch
-        self._tally, self._clock = tally, clock
-        self._loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[None] = self._loop.create_future()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._wait: asyncio.TimerHandle | None = None
+        self.ticket = ticket
+        self._flight, self._desk, self._tally, self._sink = flight, desk, tally, sink
+        self._clock, self._timers = clock, timers
+        self._deadline: Timer | None = None
+        self._wait: Timer | None = None
 
     def start(self, deadline_s: float | None) -> None:
-        """Take off; `deadline_s` is what is left of the client's patience."""
+        """Take off; `deadline_s` is the client's patience."""
         if deadline_s is not None:
-            self._deadline = self._loop.call_later(deadline_s, self.handle, DeadlinePassed())
+            self._deadline = self._timers.call_later(deadline_s, self.handle, DeadlinePassed())
         self._obey(self._flight.start())
-
-    async def dispatched(self) -> None:
-        """Waits until a worker was sent the request; raises why none was."""
-        await self._begun
 
     def handle(self, event: Event) -> None:
         """Something happened that concerns this request. A bug here ends it, and not those that share its links."""
         try:
             self._obey(self._flight.handle(event))
         except Exception as error:
-            logger.exception("request %s", self._errand.spec.id)
+            logger.exception("request %s", self.ticket.id)
             self._obey(self._flight.handle(ClientLeft()))
             self._fail(RequestFailed(f"internal error: {error!r}"))
 
     def leave(self) -> None:
         """The caller is gone: cancel on every worker that may still have something. Idempotent."""
         if self._tally.outcome is Outcome.RUNNING:
-            satisfied = self.generation.is_satisfied
+            satisfied = self._sink.is_satisfied
             reason = FinishReason.STOP if satisfied else FinishReason.CANCELLED
             self._tally.finished(reason, self._clock.now_s())
         self.handle(ClientLeft())
-        self.generation.end()
         self._land()
 
     def fail(self, error: TercetError) -> None:
@@ -90,18 +145,33 @@ class Pilot:
         flight = self._flight
         return self._tally.record(self._clock.now_s(), flight.replays, flight.refusals)
 
+    def sent(self, route: Route) -> None:
+        """The door has found a worker and charged it."""
+        self._tally.begun(route, self._clock.now_s())
+        self.handle(Chosen(route.view.endpoint, route.hand_off))
+        self._sink.begun()
+
+    def turned_away(self, error: Unavailable) -> None:
+        """The door has found none."""
+        self.handle(TurnedAway(error))
+
     def _obey(self, commands: list[Command]) -> None:
+        errand, desk = self.ticket.errand, self._desk
         for command in commands:
             match command:
                 case Deliver(tokens, logprobs):
                     self._tally.arrived(len(tokens), self._clock.now_s())
-                    self.generation.deliver(tokens, logprobs)
+                    desk.generated(self.ticket, len(tokens))
+                    self._sink.deliver(tokens, logprobs)
                 case Send(worker, message):
-                    self._dispatch.post(worker, message)
+                    desk.post(worker, message)
                 case Prefilled(worker):
-                    self._errand.slot.prefilled(worker)
+                    errand.slot.prefilled(worker)
+                    desk.prefilled(worker)
                 case Closed(worker):
-                    self._errand.slot.strike(worker)
+                    errand.slot.strike(worker)
+                case Busy(worker, retry_after_s):
+                    desk.busy(worker, retry_after_s)
                 case ChooseWorker(exclude):
                     self._begin(exclude)
                 case ChooseDestination(_, exclude):
@@ -116,19 +186,17 @@ class Pilot:
                     self._fail(error)
 
     def _begin(self, exclude: frozenset[WorkerId]) -> None:
-        output_tokens = len(self._flight.log.tokens)
-        route = self._dispatch.begin(self._errand, output_tokens, exclude)
-        if route is None:
-            self.handle(NoneUsable(self._dispatch.why_none()))
-            return
-        self._tally.begun(route, self._clock.now_s())
-        self.handle(Chosen(route.view.endpoint, route.hand_off))
-        self._no_longer_waiting()
+        self.ticket.exclude, self.ticket.output_tokens = exclude, len(self._flight.log.tokens)
+        self._desk.queue(self.ticket)
+        if self._flight.phase is Phase.CHOOSING:
+            self._tally.waits += 1
 
     def _adopt(self, exclude: frozenset[WorkerId]) -> None:
-        choice = self._dispatch.adopt(self._errand, len(self._flight.log.tokens), exclude)
+        output_tokens, now_s = len(self._flight.log.tokens), self._clock.now_s()
+        dispatch = self._desk.dispatch
+        choice = dispatch.adopt(self.ticket.errand, output_tokens, exclude, now_s)
         if choice is None:
-            self.handle(NoneUsable(self._dispatch.why_none()))
+            self.handle(NoneUsable(dispatch.why_none()))
             return
         self._tally.bound(choice)
         self.handle(Bound(choice.view.endpoint))
@@ -137,20 +205,19 @@ class Pilot:
         self._tally.waits += 1
         if self._wait is not None:
             self._wait.cancel()
-        self._wait = self._loop.call_later(delay_s, self.handle, Waited())
+        self._wait = self._timers.call_later(delay_s, self.handle, Waited())
 
     def _finish(self, reason: FinishReason, worker: Endpoint | None) -> None:
         if worker is not None:
-            self._dispatch.remember(self._errand, worker, self._flight.log.tokens)
+            output, now_s = self._flight.log.tokens, self._clock.now_s()
+            self._desk.dispatch.remember(self.ticket.errand, worker, output, now_s)
         self._tally.finished(reason, self._clock.now_s())
-        self.generation.finish(reason)
+        self._sink.finish(reason)
         self._land()
 
     def _fail(self, error: TercetError) -> None:
         self._tally.failed(error, self._clock.now_s())
-        self.generation.fail(error)
-        if not self._begun.done():
-            self._begun.set_exception(error)
+        self._sink.fail(error)
         self._land()
 
     def _land(self) -> None:
@@ -159,8 +226,5 @@ class Pilot:
             if timer is not None:
                 timer.cancel()
         self._deadline = self._wait = None
-        self._no_longer_waiting()
-
-    def _no_longer_waiting(self) -> None:
-        if not self._begun.done():
-            self._begun.set_result(None)
+        self._desk.unqueue(self.ticket)
+        self._sink.end()

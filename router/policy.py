@@ -5,6 +5,7 @@ clock, and roll dice only with the generator they were given. The unit of every 
 `Policy` looks at everybody; a chooser that can name its candidates looks at them only.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,19 @@ from typing import Protocol
 from tercet.ids import RequestId, WorkerId
 from tercet.router.prefix_names import PrefixName
 from tercet.wire import Endpoint, LoadReport
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """Who may be served before whom while requests wait at the door."""
+
+    priority: int = 0
+    """Higher goes first, whatever it costs the others."""
+    tenant: str = ""
+    tag: float = 0.0
+    """The tenant's virtual time when the request came, in tokens: see `tercet.router.door.fairness`."""
+    due_s: float = math.inf
+    """When the first token is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,7 @@ class Ask:
     block_tokens: int = 16
     at_s: float = 0.0
     """Now, on a clock that only runs forward."""
+    rank: Rank = Rank()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +59,13 @@ class WorkerView:
     pending_tokens: int
     """Prompt tokens it has accepted or was sent but has not computed: its report, corrected by our own ledger."""
     load_tokens: int
-    """Work ahead of or beside a new request: pending tokens, and on a decode worker the contexts it decodes."""
+    """Work ahead of or beside a new request: pending and held tokens, and on a decode worker the contexts it decodes."""
     outstanding: int
     """Our own requests that it may still hold."""
     hit_tokens: int = 0
     """Leading tokens of this request whose KV it probably has."""
+    held_tokens: int = 0
+    """Prompt tokens that wait at this door for it and would be sent before the request."""
     unreported_requests: int = 0
     """Our requests there that the report does not show yet, less those it still shows and that are over."""
     unreported_context_tokens: int = 0
@@ -57,6 +74,11 @@ class WorkerView:
     @property
     def worker(self) -> WorkerId:
         return self.endpoint.worker
+
+    @property
+    def ahead_tokens(self) -> int:
+        """Prompt tokens that would be computed before the request's own."""
+        return self.pending_tokens + self.held_tokens
 
     def miss_tokens(self, ask: Ask) -> int:
         """What it would have to compute or pull; never less than the last token."""

@@ -2,17 +2,35 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tercet.ids import WorkerId
 from tercet.router.policy import WorkerView
-from tercet.router.session import Session
+from tercet.wire import Endpoint, LoadReport
+
+
+class Peer(Protocol):
+    """One life of one worker, as far as a front door hears of it. A session is one."""
+
+    endpoint: Endpoint
+    report: LoadReport | None
+    retired: bool
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def usable(self) -> bool:
+        """It may be sent new work."""
+
+    def report_age_s(self, now_s: float) -> float: ...
+    def suspect(self, now_s: float) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The seats of one pool and the session with each; replaced whole when the membership changes."""
+    """The seats of one pool and who sits there; replaced whole when the membership changes."""
 
-    sessions: dict[WorkerId, Session] = field(default_factory=dict)
+    sessions: dict[WorkerId, Peer] = field(default_factory=dict)
     members: frozenset[WorkerId] = frozenset()
 
 
@@ -23,8 +41,8 @@ class LivePool:
         self,
         roster: Roster,
         exclude: frozenset[WorkerId],
-        one: Callable[[Session], WorkerView],
-        everybody: Callable[[Iterator[Session]], Iterator[WorkerView]],
+        one: Callable[[Peer], WorkerView],
+        everybody: Callable[[Iterator[Peer]], Iterator[WorkerView]],
         holders: Callable[[], Iterable[WorkerId]] = tuple,
     ) -> None:
         self._roster, self._exclude = roster, exclude
@@ -45,7 +63,7 @@ class LivePool:
     def __iter__(self) -> Iterator[WorkerView]:
         return self._everybody(filter(self._may_ask, self._roster.sessions.values()))
 
-    def _may_ask(self, session: Session) -> bool:
+    def _may_ask(self, session: Peer) -> bool:
         return session.usable and session.endpoint.worker not in self._exclude
 
 

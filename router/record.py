@@ -123,6 +123,7 @@ class Tally:
     started_s: float
     session: str = ""
     priority: int = 0
+    tenant: str = ""
     prefill_worker: WorkerId | None = None
     decode_worker: WorkerId | None = None
     reason: str = ""

@@ -10,12 +10,14 @@ import random
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
+
 from tercet.clock import Clock
 from tercet.config import LinkConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.link import Link, connect
 from tercet.router.events import WorkerWord
-from tercet.wire import Endpoint, Hello, LoadReport, Message
+from tercet.wire import Endpoint, Hello, LoadReport, Message, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -131,4 +133,15 @@ class Session:
                 self.report, self._heard_s = message, self._clock.now_s()
                 self._listener.reported(self.endpoint)
             else:
+                if isinstance(message, Refused):
+                    self._correct(message)
                 heard(message)
+
+    def _correct(self, refused: Refused) -> None:
+        """A refusal brings what counts of a report."""
+        if self.report is not None and refused.pending_tokens is not None:
+            self.report = msgspec.structs.replace(
+                self.report, pending_prefill_tokens=refused.pending_tokens
+            )
+            self._heard_s = self._clock.now_s()
+            self._listener.reported(self.endpoint)

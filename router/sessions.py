@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 from tercet.clock import Clock
 from tercet.config import LinkConfig
-from tercet.ids import FrontDoorId, new_incarnation
+from tercet.ids import FrontDoorId, WorkerId, new_incarnation
 from tercet.link import host_id
 from tercet.role import Role
 from tercet.router.ledger import Life, life_of
-from tercet.router.pool import Roster
+from tercet.router.pool import Peer, Roster
 from tercet.router.session import Listener, Session
 from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, Membership, Message
 
@@ -79,7 +79,7 @@ class Sessions:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _enrol(self, role: Role) -> None:
-        seats = {
+        seats: dict[WorkerId, Peer] = {
             session.endpoint.worker: session
             for session in self._sessions.values()
             if session.endpoint.role is role and not session.retired

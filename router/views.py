@@ -3,13 +3,20 @@
 from tercet.role import Role
 from tercet.router.ledger import Ledger
 from tercet.router.policy import WorkerView
-from tercet.router.session import Session
+from tercet.router.pool import Peer
 
 
-def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> WorkerView:
-    """A frozen picture of one worker at `now_s`, for a request of which it has `hit_tokens` cached."""
-    worker, report = session.endpoint, session.report
-    pending_tokens = ledger.pending_tokens(worker, report)
+def view_of(
+    peer: Peer, ledger: Ledger, hit_tokens: int, now_s: float, token_s: float = 0.0
+) -> WorkerView:
+    """A frozen picture of one worker at `now_s`, for a request of which it has `hit_tokens` cached.
+
+    With `token_s`, the time it takes for a token, what it has computed since its report is taken off the report.
+    """
+    worker, report = peer.endpoint, peer.report
+    age_s = peer.report_age_s(now_s)
+    computed_tokens = int(age_s / token_s) if token_s else 0
+    pending_tokens = ledger.pending_tokens(worker, report, computed_tokens)
     unreported = ledger.unreported(worker)
     load_tokens = pending_tokens
     if worker.role is Role.DECODE:
@@ -17,8 +24,8 @@ def view_of(session: Session, ledger: Ledger, hit_tokens: int, now_s: float) -> 
     return WorkerView(
         endpoint=worker,
         report=report,
-        report_age_s=session.report_age_s(now_s),
-        suspect=session.suspect(now_s),
+        report_age_s=age_s,
+        suspect=peer.suspect(now_s),
         pending_tokens=pending_tokens,
         load_tokens=load_tokens,
         outstanding=ledger.outstanding(worker),

@@ -44,7 +44,13 @@ class Engine:
         self._pace = Pace()
         self._forward = Forward(runner, self._pace, clock)
         self._outbox = Outbox(self._pool)
-        self._residents = Residents(self._limits, self._scheduler, self._outbox, self._pace)
+        self._residents = Residents(
+            self._limits,
+            self._scheduler,
+            self._outbox,
+            self._pace,
+            start_within_s=config.start_within_s,
+        )
         self._announced: Batch | None = None  # planned and told of, but not computed yet
         self._stalled = False  # nothing can run before another command comes
 

@@ -48,9 +48,11 @@ class Outbox:
         """A hand-off begins to execute."""
         self._events.append(Said(sequence.owner, Started(sequence.id, sequence.epoch)))
 
-    def refused(self, sequence: Sequence, reason: str, retry_after_s: float) -> None:
+    def refused(
+        self, sequence: Sequence, reason: str, retry_after_s: float, pending_tokens: int
+    ) -> None:
         """Not taken, but may be later or elsewhere."""
-        message = Refused(sequence.id, sequence.epoch, reason, retry_after_s)
+        message = Refused(sequence.id, sequence.epoch, reason, retry_after_s, pending_tokens)
         self._events.append(Said(sequence.owner, message))
         self.ended(sequence)
 

@@ -64,9 +64,13 @@ class Pace:
                 step.prefill_tokens, step.prefill_token_context, seconds - decodes_s
             )
 
+    def wait_s(self, pending_prefill_tokens: int) -> float:
+        """How long the prefill that is pending will take, by its tokens alone; 0 while nothing is known."""
+        return self.prefill_coefficients[1] * pending_prefill_tokens
+
     def retry_after_s(self, pending_prefill_tokens: int) -> float:
         """When a refused request may find room: after the prefill that is pending."""
         if self.prefill_coefficients == UNFITTED:
             return RETRY_S
-        seconds = self._model.predict_prefill_s(pending_prefill_tokens, pending_prefill_tokens)
+        seconds = self.wait_s(pending_prefill_tokens)
         return min(max(seconds, RETRY_S_MIN), RETRY_S_MAX)

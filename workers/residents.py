@@ -28,8 +28,17 @@ from tercet.workers.sequence import Phase, Sequence
 class Residents:
     """Turns commands into changes of sequences; whoever computes tells it which of them `end` or `fail`."""
 
-    def __init__(self, limits: Limits, scheduler: Scheduler, outbox: Outbox, pace: Pace) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        scheduler: Scheduler,
+        outbox: Outbox,
+        pace: Pace,
+        *,
+        start_within_s: float,
+    ) -> None:
         self._limits, self._scheduler = limits, scheduler
+        self._start_within_s = start_within_s
         self._outbox, self._pace = outbox, pace
         self._sequences: dict[RequestId, Sequence] = {}
         self._arrivals = 0
@@ -80,7 +89,14 @@ class Residents:
 
     def _run(self, command: Run) -> None:
         if sequence := self._enter(command, hand_off=command.hand_off):
-            self._keep(sequence, self._scheduler.enqueue(sequence))
+            self._keep(sequence, self._too_late() or self._scheduler.enqueue(sequence))
+
+    def _too_late(self) -> str | None:
+        """Why a request could not start soon here; whoever holds it can do more with it than this queue could."""
+        wait_s = self._pace.wait_s(self._scheduler.pending_prefill_tokens())
+        if wait_s <= self._start_within_s:
+            return None
+        return f"{wait_s:.2f} s of prefill are ahead, more than {self._start_within_s:g} s"
 
     def _reserve(self, command: Reserve) -> None:
         sequence = self._enter(command, hand_off=False)
@@ -135,7 +151,7 @@ class Residents:
             self._sequences[sequence.id] = sequence
             return True
         pending = self._scheduler.pending_prefill_tokens()
-        self._outbox.refused(sequence, refusal, self._pace.retry_after_s(pending))
+        self._outbox.refused(sequence, refusal, self._pace.retry_after_s(pending), pending)
         return False
 
     def _pulling(self, request: RequestId, epoch: Epoch) -> Sequence | None:

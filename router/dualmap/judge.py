@@ -78,7 +78,7 @@ class SloJudge:
     """Where affinity does not count, take fewer pending tokens instead of the earlier first token: the paper's rule."""
 
     def score(self, ask: Ask, view: WorkerView) -> Scored:
-        cost_tokens = float(view.miss_tokens(ask) + view.pending_tokens)
+        cost_tokens = float(view.miss_tokens(ask) + view.ahead_tokens)
         return Scored(view, cost_tokens, self.forecast.ttft_s(ask, view))
 
     def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict:
@@ -97,6 +97,6 @@ class SloJudge:
     def better(self, one: Scored, other: Scored) -> Scored:
         def rank(scored: Scored) -> float:
             assert scored.predicted_ttft_s is not None, scored
-            return scored.view.pending_tokens if self.by_load else scored.predicted_ttft_s
+            return scored.view.ahead_tokens if self.by_load else scored.predicted_ttft_s
 
         return min(one, other, key=rank)

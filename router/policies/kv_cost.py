@@ -26,8 +26,8 @@ class BlockCost:
     overlap_weight: float
 
     def cost_tokens(self, ask: Ask, view: WorkerView) -> float:
-        prefill_tokens = view.miss_tokens(ask) + view.pending_tokens
-        return self.overlap_weight * prefill_tokens + (view.load_tokens - view.pending_tokens)
+        prefill_tokens = view.miss_tokens(ask) + view.ahead_tokens
+        return self.overlap_weight * prefill_tokens + (view.load_tokens - view.ahead_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """Requests in one batch."""
     waiting_max: Positive = 256
     """Requests accepted but not started; one more is refused."""
+    start_within_s: Seconds = 1.0
+    """A request that could not start within this long, by the prefill that is ahead of it, is refused: it waits at the front
+    door, which can still order it, cancel it and give it to another worker."""
     threads: Positive = 1
     """OpenMP threads of the process; more than one only where an engine owns its cores."""
 
@@ -85,6 +88,9 @@ class SloConfig(Section, frozen=True, kw_only=True):
 
     ttft_ms: Milliseconds = 500.0
     itl_ms: Milliseconds = 50.0
+    enforced: bool = False
+    """Refuse at once, with 429 and a time to retry, what nobody is predicted to serve within these: for those who would
+    rather have no answer than a late one."""
 
 
 class RouterConfig(Section, frozen=True, kw_only=True):

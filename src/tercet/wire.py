@@ -178,6 +178,8 @@ class Refused(Message, frozen=True):
     epoch: Epoch
     reason: str
     retry_after_s: float = 0.0
+    pending_tokens: int | None = None
+    """Its load report's `pending_prefill_tokens` of this moment, which is news: who sent the request had thought better."""
 
 
 class Failed(Message, frozen=True):

@@ -1,0 +1,208 @@
+"""A front door without sockets and without callers: who is in flight, who waits, what is known of the workers.
+
+What workers say comes in, what they are told goes out through `Seating.post`, and whoever wants tokens gives a sink for them.
+Time is a clock and timers that are handed in, so the same code runs on an event loop and in a simulation. Synchronous, and
+owned by one of these two.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from tercet.clock import Clock
+from tercet.config import ClusterConfig
+from tercet.ids import RequestId
+from tercet.request import RequestSpec
+from tercet.role import Role
+from tercet.router.dispatch import Dispatch
+from tercet.router.door import NEVER_S, Door, DoorRules, FairShare, Lines, Sent, Ticket, Verdict
+from tercet.router.errand import Errand
+from tercet.router.events import Joined, WorkerLost, WorkerWord
+from tercet.router.flight import Flight
+from tercet.router.ledger import Ledger, Slot, life_of
+from tercet.router.pilot import Pilot, Sink, Timer, Timers
+from tercet.router.policies import POLICIES
+from tercet.router.policy import Dice, Rank
+from tercet.router.pool import Peer
+from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.record import Tally
+from tercet.router.routes import Routes
+from tercet.router.sight import Seats, Sight
+from tercet.router.split import Split
+from tercet.wire import Endpoint, Membership, Message
+
+
+class Seating(Seats, Protocol):
+    """The workers that can be reached: a front door's sessions are one."""
+
+    def __iter__(self) -> Iterator[Peer]: ...
+
+    def post(self, worker: Endpoint, message: Message) -> None:
+        """Send soon; if the worker is gone, its loss is or will be told."""
+
+
+class Reception:
+    """Raises ConfigError for a policy, or options of one, that there are not."""
+
+    def __init__(
+        self, config: ClusterConfig, seating: Seating, clock: Clock, timers: Timers, dice: Dice
+    ) -> None:
+        self.ledger = Ledger()
+        self.index = PrefixIndex(config.router.prefix_index_blocks_max)
+        self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
+        lines, self._fair = Lines(), FairShare()
+        self._dispatch = Dispatch(
+            routes_of(config, dice), self.sight(lines), self.ledger, lambda: seating
+        )
+        self.door = Door(self._dispatch, lines, rules_of(config), self._fair, dice)
+        self._pilots: dict[RequestId, Pilot] = {}
+        self._waking: Timer | None = None
+        self._wakes_at_s = NEVER_S
+
+    def sight(self, lines: Lines) -> Sight:
+        """What is seen of the workers; a simulation may see more."""
+        return Sight(self._seating, self.ledger, self.index, lines)
+
+    @property
+    def pilots(self) -> Mapping[RequestId, Pilot]:
+        """The requests that are here, by the names that workers know."""
+        return self._pilots
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    def admit(
+        self, spec: RequestSpec, slot: Slot, tally: Tally, sink: Sink, deadline_s: float | None
+    ) -> Pilot:
+        """Take a request in; `deadline_s` is how long its answer is of any use. It leaves by `release`."""
+        errand = Errand(spec, self._prefix(spec), slot, tally.session)
+        ticket = self._ticket(errand, tally, deadline_s)
+        router, door = self._config.router, self._config.front_door
+        flight = Flight(spec, replays_max=router.replays_max, wait_s_max=door.queue_wait_s_max)
+        pilot = Pilot(flight, ticket, self, tally, sink, self._clock, self._timers)
+        self._pilots[spec.id] = pilot
+        pilot.start(deadline_s)
+        return pilot
+
+    def release(self, pilot: Pilot) -> None:
+        """Its caller has left: cancel what still runs, forget it."""
+        pilot.leave()
+        del self._pilots[pilot.ticket.id]
+
+    def _prefix(self, spec: RequestSpec) -> Prefix:
+        block_tokens = self._config.engine_of(Role.DECODE).block_tokens
+        return Prefix(spec.prompt, block_tokens, spec.hash_domain)
+
+    def _ticket(self, errand: Errand, tally: Tally, deadline_s: float | None) -> Ticket:
+        slo, now_s = self._config.slo, self._clock.now_s()
+        spec = errand.spec
+        due_s = now_s + slo.ttft_ms / 1e3
+        useless_s = NEVER_S if deadline_s is None else now_s + deadline_s
+        tag = self._fair.tag(tally.tenant, len(spec.prompt))
+        return Ticket(
+            errand=errand,
+            rank=Rank(spec.priority, tally.tenant, tag, min(due_s, useless_s)),
+            entered_s=now_s,
+            give_up_s=now_s + self._config.front_door.queue_wait_s_max,
+            deadline_s=min(due_s, useless_s) if slo.enforced else useless_s,
+        )
+
+    # ---- what pilots ask for (`pilot.Desk`) --------------------------------------------------------------------------
+
+    @property
+    def dispatch(self) -> Dispatch:
+        return self._dispatch
+
+    def post(self, worker: Endpoint, message: Message) -> None:
+        self._seating.post(worker, message)
+
+    def queue(self, ticket: Ticket) -> None:
+        self._carry_out(self.door.enter(ticket, self._clock.now_s()))
+
+    def unqueue(self, ticket: Ticket) -> None:
+        self._carry_out(self.door.done(ticket, self._clock.now_s()))
+
+    def busy(self, worker: Endpoint, retry_after_s: float) -> None:
+        self.door.refused(worker.worker, retry_after_s, self._clock.now_s())
+
+    def prefilled(self, worker: Endpoint) -> None:
+        self._carry_out(self.door.news(worker.worker, self._clock.now_s()))
+
+    def generated(self, ticket: Ticket, tokens: int) -> None:
+        self._fair.generated(ticket.rank.tenant, tokens)
+
+    # ---- what workers say --------------------------------------------------------------------------------------------
+
+    def heard(self, word: WorkerWord) -> None:
+        """A worker said something about a request; words about requests that are over are dropped."""
+        pilot = self._pilots.get(word.request)
+        if pilot is not None:
+            pilot.handle(word)
+
+    def reported(self, worker: Endpoint) -> None:
+        """Its peer has a new report."""
+        now_s = self._clock.now_s()
+        self.ledger.reconcile(worker, now_s)
+        self._carry_out(self.door.news(worker.worker, now_s))
+
+    def connected(self, worker: Endpoint) -> None:
+        """Somebody may have been waiting for it."""
+        self._carry_out(self.door.look(self._clock.now_s()))
+        for pilot in list(self._pilots.values()):
+            pilot.handle(Joined())
+
+    def lost(self, worker: Endpoint, reason: str) -> None:
+        """Everything this life of the worker had of ours is gone."""
+        self.ledger.forget(worker)
+        for pilot in list(self._pilots.values()):
+            pilot.handle(WorkerLost(worker, reason))
+        self._carry_out(self.door.look(self._clock.now_s()))
+
+    def members(self, membership: Membership) -> None:
+        """These are the workers now; what others had cached is of no use."""
+        self.index.keep_only({life_of(endpoint) for endpoint in membership.workers})
+
+    # ---- the door's verdicts -----------------------------------------------------------------------------------------
+
+    def _carry_out(self, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            pilot = self._pilots.get(verdict.ticket.id)
+            assert pilot is not None, f"{verdict.ticket.id} is nobody's"
+            if isinstance(verdict, Sent):
+                pilot.sent(verdict.route)
+            else:
+                pilot.turned_away(verdict.error)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self.door.wake_at_s == self._wakes_at_s:
+            return
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+        self._wakes_at_s = self.door.wake_at_s
+        if self._wakes_at_s != NEVER_S:
+            delay_s = max(0.0, self._wakes_at_s - self._clock.now_s())
+            self._waking = self._timers.call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        self._waking, self._wakes_at_s = None, NEVER_S
+        self._carry_out(self.door.look(self._clock.now_s()))
+
+
+def rules_of(config: ClusterConfig) -> DoorRules:
+    """What the cluster file says about waiting."""
+    door, engine = config.front_door, config.engine
+    return DoorRules(door.in_flight_max, door.queue_max, engine.start_within_s * AHEAD_SHARE)
+
+
+def routes_of(config: ClusterConfig, dice: Dice) -> Routes:
+    """The configured policy, once for each pool."""
+    router = config.router
+    options = POLICIES.options(router.policy, router.policy_options).aimed_at(config.slo)
+    apart = config.pools.prefill.replicas > 0
+    decode = options.build_decode(dice) if apart else options.build(dice)
+    return Routes(options.build(dice), decode, Split(router.local_prefill_tokens_max))
+
+
+AHEAD_SHARE = 0.7
+"""A worker refuses what it cannot start within `start_within_s`. It is sent more while it has clearly less to do, so that a
+refusal is rare: it takes several front doors at once."""

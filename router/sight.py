@@ -1,0 +1,97 @@
+"""What one front door sees of its workers, made into the pools that policies look at.
+
+Reports, corrected by the ledger and by the time that has passed since; the prefixes that were sent there; and what waits at
+this door for each of them. Decides nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from tercet.ids import WorkerId
+from tercet.latency import Coefficients
+from tercet.role import Role
+from tercet.router.conversations import Conversations
+from tercet.router.forecast import Forecast
+from tercet.router.ledger import Ledger, Life, life_of
+from tercet.router.policy import Ask, WorkerView
+from tercet.router.pool import LivePool, Peer, Roster
+from tercet.router.prefix_index import PrefixIndex
+from tercet.router.prefix_names import PrefixName
+from tercet.router.views import view_of
+from tercet.wire import Endpoint
+
+ASSUMED_TOKENS_PER_S = 10_000.0
+"""Speed of a worker before anybody has measured one."""
+
+
+class Seats(Protocol):
+    """Who is there."""
+
+    def roster(self, role: Role) -> Roster: ...
+
+
+class Held(Protocol):
+    """What waits at the door."""
+
+    def ahead_tokens(self, ask: Ask, view: WorkerView, coefficients: Coefficients) -> int:
+        """Tokens that would be sent to that worker before the request."""
+
+
+class Sight:
+    """Views for one request at a time; nothing is looked at before a policy asks."""
+
+    def __init__(self, seats: Seats, ledger: Ledger, index: PrefixIndex, held: Held) -> None:
+        self._seats, self._ledger, self._index, self._held = seats, ledger, index, held
+        self._conversations = Conversations()
+        self._forecast = Forecast(ASSUMED_TOKENS_PER_S)
+
+    def pools(self, ask: Ask, exclude: frozenset[WorkerId]) -> Callable[[Role], LivePool]:
+        """Each pool as this request may see it."""
+        names = ask.names
+        homes = self._conversations.hits(ask.session, names, ask.at_s)
+
+        def one(peer: Peer) -> WorkerView:
+            life = life_of(peer.endpoint)
+            return self._view(peer, ask, max(self._hit(life, names), homes.get(life, 0)))
+
+        def everybody(peers: Iterator[Peer]) -> Iterator[WorkerView]:
+            hits = self._hits(names)
+            for peer in peers:
+                life = life_of(peer.endpoint)
+                yield self._view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
+
+        def holders() -> Iterator[WorkerId]:
+            yield from (worker for worker, _ in homes)
+            yield from (life[0] for life in self._nearest(names) if life not in homes)
+
+        return lambda role: LivePool(self._seats.roster(role), exclude, one, everybody, holders)
+
+    def note(self, ask: Ask, worker: Endpoint, names: Sequence[PrefixName]) -> None:
+        """The worker has, or will soon have, these leading blocks."""
+        self._index.record(life_of(worker), names)
+        self._conversations.record(ask.session, worker, names, ask.at_s)
+
+    def coefficients(self, view: WorkerView) -> Coefficients:
+        """How long the worker takes to prefill, by its own fit, another one's, or the assumption."""
+        return self._forecast.coefficients(view.report)
+
+    def _view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
+        coefficients = self._forecast.coefficients(peer.report)
+        token_s = coefficients[1]
+        view = view_of(peer, self._ledger, blocks * ask.block_tokens, ask.at_s, token_s)
+        held_tokens = self._held.ahead_tokens(ask, view, coefficients)
+        if not held_tokens:
+            return view
+        return replace(view, held_tokens=held_tokens, load_tokens=view.load_tokens + held_tokens)
+
+    # What caches hold is known here from our own dispatches only; a simulation may know better.
+
+    def _hit(self, life: Life, names: Sequence[PrefixName]) -> int:
+        return self._index.hit(life, names)
+
+    def _hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
+        return self._index.hits(names)
+
+    def _nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
+        return self._index.nearest(names)
