@@ -56,7 +56,7 @@ class PrefixIndex:
                 yield lives[bit]
                 fresh ^= bit
 
-    def record(self, life: Life, names: Iterable[PrefixName]) -> None:
+    def record(self, life: Life, names: Sequence[PrefixName]) -> None:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:

@@ -44,23 +44,25 @@ class Reception:
     """Raises ConfigError for a policy, or options of one, that there are not."""
 
     def __init__(
-        self, config: ClusterConfig, seating: Seating, clock: Clock, timers: Timers, dice: Dice
+        self,
+        config: ClusterConfig,
+        seating: Seating,
+        clock: Clock,
+        timers: Timers,
+        dice: Dice,
+        index: PrefixIndex | None = None,
     ) -> None:
         self.ledger = Ledger()
-        self.index = PrefixIndex(config.router.prefix_index_blocks_max)
+        own = PrefixIndex(config.router.prefix_index_blocks_max)
+        self.index = own if index is None else index
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
         lines, self._fair = Lines(), FairShare()
-        self._dispatch = Dispatch(
-            routes_of(config, dice), self.sight(lines), self.ledger, lambda: seating
-        )
+        sight = Sight(seating, self.ledger, self.index, lines)
+        self._dispatch = Dispatch(routes_of(config, dice), sight, self.ledger, lambda: seating)
         self.door = Door(self._dispatch, lines, rules_of(config), self._fair, dice)
         self._pilots: dict[RequestId, Pilot] = {}
         self._waking: Timer | None = None
         self._wakes_at_s = NEVER_S
-
-    def sight(self, lines: Lines) -> Sight:
-        """What is seen of the workers; a simulation may see more."""
-        return Sight(self._seating, self.ledger, self.index, lines)
 
     @property
     def pilots(self) -> Mapping[RequestId, Pilot]:
@@ -73,7 +75,7 @@ class Reception:
         self, spec: RequestSpec, slot: Slot, tally: Tally, sink: Sink, deadline_s: float | None
     ) -> Pilot:
         """Take a request in; `deadline_s` is how long its answer is of any use. It leaves by `release`."""
-        errand = Errand(spec, self._prefix(spec), slot, tally.session)
+        errand = Errand(spec, self.prefix(spec), slot, tally.session)
         ticket = self._ticket(errand, tally, deadline_s)
         router, door = self._config.router, self._config.front_door
         flight = Flight(spec, replays_max=router.replays_max, wait_s_max=door.queue_wait_s_max)
@@ -87,7 +89,8 @@ class Reception:
         pilot.leave()
         del self._pilots[pilot.ticket.id]
 
-    def _prefix(self, spec: RequestSpec) -> Prefix:
+    def prefix(self, spec: RequestSpec) -> Prefix:
+        """The names of the prompt's prefixes; a trace has them without tokens."""
         block_tokens = self._config.engine_of(Role.DECODE).block_tokens
         return Prefix(spec.prompt, block_tokens, spec.hash_domain)
 

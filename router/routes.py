@@ -38,7 +38,7 @@ class Routes:
         decode = self.decode.choose(ask, decodes)
         if decode is None:
             return None
-        prefill = self.prefill.choose(ask, prefills)
+        prefill = self.prefill.choose(ask, prefills) if prefills.members else None
         reason = self.split.decide(ask, decode.view, prefill.view if prefill else None)
         choice = prefill if prefill is not None and reason is SplitReason.APART else decode
         miss_tokens = choice.view.miss_tokens(ask)
