@@ -8,7 +8,7 @@ in another order, so masks only shrink along a prompt and the longest prefix of 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from tercet.blocks import HashDomain
