@@ -20,6 +20,8 @@ STOP_STRING_CHARS_MAX = 1024
 TOP_LOGPROBS_MAX = 20
 NAME_CHARS_MAX = 128
 """Length of identifiers that clients choose."""
+TENANT = "x-tenant-id"
+"""The header, or metadata, that names a tenant."""
 INTEGER_MAX = 2**31 - 1
 SEED_MAX = 2**63 - 1
 
@@ -84,6 +86,8 @@ class Call:
     tenant_salt: str = ""
     session: str = ""
     """The client's name for a conversation."""
+    tenant: str = ""
+    """Whose limits count; empty for calls without a name."""
     deadline_s: float | None = None
     """Seconds from now."""
     name: str = ""
@@ -111,6 +115,8 @@ class Call:
             raise InvalidRequest("cache_salt", f"must have at most {NAME_CHARS_MAX} characters")
         if len(self.session) > NAME_CHARS_MAX:
             raise InvalidRequest("session", f"must have at most {NAME_CHARS_MAX} characters")
+        if len(self.tenant) > NAME_CHARS_MAX:
+            raise InvalidRequest("tenant", f"must have at most {NAME_CHARS_MAX} characters")
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             raise InvalidRequest("deadline", "must be a positive, finite time")
         check_stop(self.stop)

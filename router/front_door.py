@@ -20,6 +20,7 @@ from tercet.request import RequestSpec
 from tercet.router.events import WorkerWord
 from tercet.router.generation import Generation
 from tercet.router.history import History
+from tercet.router.meter import Meter
 from tercet.router.metrics import Metrics
 from tercet.router.reception import Reception
 from tercet.router.record import Tally
@@ -44,6 +45,9 @@ class FrontDoor:
         self.history = History()
         self.metrics = Metrics(self.status)
         self._config, self._clock = config, clock or MonotonicClock()
+        self.meter = Meter(
+            config.front_door.limits, config.model.name, self._clock, self.metrics.rate_limited
+        )
         self._sessions = Sessions(
             config.name, front_door, config.link, clock=self._clock, listener=self
         )
@@ -101,15 +105,21 @@ class FrontDoor:
 
     @asynccontextmanager
     async def generate(
-        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+        self,
+        spec: RequestSpec,
+        *,
+        deadline_s: float | None = None,
+        session: str = "",
+        tenant: str = "",
     ) -> AsyncIterator[Generation]:
         """Serve one request while the context lasts; leaving it cancels on every worker in the same turn of the loop.
 
         Entering waits for a place and a worker. Raises `Overloaded` when there is no place, or every worker refuses, for
         too long; `NoWorkers` when none can be asked for too long; `DeadlineExceeded` when `deadline_s`, counted from this
-        call, is over. `session` names a conversation, for policies and records.
+        call, is over. `session` names a conversation, for policies and records; `tenant` who asks, for records.
         """
-        tally = Tally(spec.id, len(spec.prompt), self._clock.now_s(), session, spec.priority)
+        now_s = self._clock.now_s()
+        tally = Tally(spec.id, len(spec.prompt), now_s, session, spec.priority, tenant)
         with self._stay(spec, tally, deadline_s) as generation:
             await generation.dispatched()
             yield generation

@@ -56,7 +56,7 @@ class Reception:
         own = PrefixIndex(config.router.prefix_index_blocks_max)
         self.index = own if index is None else index
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
-        lines, self._fair = Lines(), FairShare()
+        lines, self._fair = Lines(), FairShare(config.front_door.limits.weight)
         sight = Sight(seating, self.ledger, self.index, lines)
         self._dispatch = Dispatch(routes_of(config, dice), sight, self.ledger, lambda: seating)
         self.door = Door(self._dispatch, lines, rules_of(config), self._fair, dice)

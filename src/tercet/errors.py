@@ -8,6 +8,7 @@ TercetError
 │   └── UnknownModel     no such model here: carries the names there are
 ├── Unavailable          ours, and passing: carries when to retry
 │   ├── Overloaded       every place in the queue is taken
+│   │   └── RateLimited  this tenant, or everybody, has sent as much as the limits allow
 │   └── NoWorkers        no worker is ready for this
 ├── RequestFailed        ours: the replay budget is spent; carries the last cause
 │   └── DeadlineExceeded the client's own deadline passed before the request finished
@@ -71,6 +72,10 @@ class Unavailable(TercetError):
 
 class Overloaded(Unavailable):
     """The bounded queue is full."""
+
+
+class RateLimited(Overloaded):
+    """A limit of requests or tokens a second is reached; there may be room for others."""
 
 
 class NoWorkers(Unavailable):

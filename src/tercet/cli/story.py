@@ -79,8 +79,9 @@ def _lines(record: RequestRecord) -> Iterator[tuple[float | None, str, str]]:
 
 def _admitted(record: RequestRecord) -> str:
     session = f", session {record.session!r}" if record.session else ""
+    tenant = f", tenant {record.tenant!r}" if record.tenant else ""
     priority = f", priority {record.priority}" if record.priority else ""
-    return f"{record.prompt_tokens} prompt tokens{session}{priority}"
+    return f"{record.prompt_tokens} prompt tokens{tenant}{session}{priority}"
 
 
 def _waited(record: RequestRecord) -> str:

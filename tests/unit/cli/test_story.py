@@ -45,6 +45,7 @@ DECODE = ChoiceNote(
 APART = RequestRecord(
     request=RequestId("chatcmpl-1"),
     session="talk",
+    tenant="acme",
     prefill_worker=WorkerId("prefill-3"),
     decode_worker=WorkerId("decode-1"),
     reason="apart",
@@ -88,7 +89,9 @@ def line(text: str, stage: str) -> str:
 def test_every_stage_has_a_line() -> None:
     text = show(APART)
     assert "chatcmpl-1 at front door door-1" in text
-    assert line(text, "admitted") == "0.0 ms admitted 417 prompt tokens, session 'talk'"
+    assert line(text, "admitted") == (
+        "0.0 ms admitted 417 prompt tokens, tenant 'acme', session 'talk'"
+    )
     assert line(text, "waited") == (
         "waited 12.3 ms until a worker was first asked, 2 times no worker could be asked, 1 worker refused"
     )

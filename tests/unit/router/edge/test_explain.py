@@ -168,6 +168,7 @@ async def test_the_official_openai_client_streams_an_explained_answer_like_any_o
                 n=n,
                 stream=True,
                 stream_options={"include_usage": True},
+                seed=1,
                 extra_headers=headers,
             )
             text, last = [""] * n, None
