@@ -22,6 +22,8 @@ class FakeProcess:
         self._places = places
         self.refuses_start = ""
         """When set, `start` is refused with this reason."""
+        self.fails_health = ""
+        """When set, health checks are answered with this reason."""
         self.hung = False
         """When set, nothing is answered any more."""
         self.place = asyncio.Event()
@@ -53,6 +55,8 @@ class FakeProcess:
 
     async def health(self) -> None:
         await self._answer()
+        if self.fails_health:
+            raise PeerRefused(self.fails_health)
 
     async def figures(self) -> ProcessFigures:
         await self._answer()

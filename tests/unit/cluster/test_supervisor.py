@@ -81,7 +81,11 @@ async def lose_by_silence(process: FakeProcess) -> None:
     process.hung = True
 
 
-@pytest.mark.parametrize("lose", [lose_by_death, lose_by_silence])
+async def lose_by_its_own_word(process: FakeProcess) -> None:
+    process.fails_health = "one step has taken more than 60 s"
+
+
+@pytest.mark.parametrize("lose", [lose_by_death, lose_by_silence, lose_by_its_own_word])
 async def test_a_lost_worker_is_replaced_by_a_new_life(
     fleet, lose: Callable[[FakeProcess], Awaitable[None]]
 ):
