@@ -112,6 +112,8 @@ class Served:
     environment: dict[str, str]
     server: "subprocess.Popen[bytes]"
     record: RunRecord
+    log: Path
+    """What it prints."""
 
     @property
     def url(self) -> str:
@@ -204,7 +206,8 @@ def served(
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Served(file, environment, server, _ready(server, RunBook(run_dir), log))
+        record = _ready(server, RunBook(run_dir), log)
+        yield Served(file, environment, server, record, log)
     finally:
         if server.poll() is None:
             end(server)

@@ -118,6 +118,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_request_notices(
     others = {w.worker: w.incarnation for w in before.workers if w.worker != worker}
     assert others == {w.worker: w.incarnation for w in after.workers if w.worker != worker}
     assert served.places() == places(after)
+    assert "raylet" not in served.log.read_text(), "the status says what was lost, and why"
 
 
 def test_losing_the_controller_stops_no_request_and_no_worker(served, expected):
