@@ -207,11 +207,13 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def stuck(house: House) -> AsyncIterator[Talk]:
-    """The link to `p0`, whose second step does not end before the test does."""
+    """The link to `p0`, whose second step does not end before the test does; by then it must have given up."""
     freed = threading.Event()
     worker = house.build("p0", lambda _, engine: StuckRunner(engine, freed), config=IMPATIENT)
     yield await house.dial(await worker.start())
     freed.set()
+    with pytest.raises(WorkerFailed):
+        worker.check()
     await house.workers.pop(WorkerId("p0")).stop()
 
 
