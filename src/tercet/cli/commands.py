@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tercet import config_file
+from tercet import __version__, config_file
 from tercet.cli.finding import NotFound, find
 from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
@@ -30,7 +30,6 @@ from tercet.router.policies import POLICIES
 
 app = typer.Typer(
     name="tercet",
-    help="Serves large language models from prefill and decode pools on Ray.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,6 +50,22 @@ RunDir = Annotated[
     typer.Option("--run-dir", envvar="TERCET_RUN_DIR", help="Where running clusters are noted."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tercet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Serves large language models from prefill and decode pools on Ray."""
 
 
 @app.command()
