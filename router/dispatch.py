@@ -1,7 +1,8 @@
 """The desk where requests get their workers: views in, the policy's choice out; what is sent is counted and remembered."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from tercet.ids import WorkerId
 from tercet.role import Role
@@ -83,9 +84,9 @@ class Dispatch:
         return self.sight.pools(ask, exclude)(route.view.endpoint.role)
 
     def _moved(self, ask: Ask, route: Route, view: WorkerView) -> Route:
-        choice = replace(route.choice, view=view)
+        choice = structs.replace(route.choice, view=view)
         predicted_s = None if route.predicted_ttft_s is None else self.predict_s(ask, view)
-        return replace(
+        return structs.replace(
             route,
             choice=choice,
             miss_tokens=view.miss_tokens(ask),

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from tercet.ids import RequestId, WorkerId
 from tercet.router.prefix_names import PrefixName
 from tercet.wire import Endpoint, LoadReport
 
 
-@dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(msgspec.Struct, frozen=True, gc=False):
     """Who may be served before whom while requests wait at the door."""
 
     priority: int = 0
@@ -28,8 +29,7 @@ class Rank:
     """When the first token is wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a policy may know of the request that wants a worker."""
 
     request: RequestId
@@ -46,8 +46,7 @@ class Ask:
     rank: Rank = Rank()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(msgspec.Struct, frozen=True):
     """One worker as the front door sees it now."""
 
     endpoint: Endpoint
@@ -85,8 +84,7 @@ class WorkerView:
         return max(1, ask.tokens - self.hit_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """A candidate and what it would cost, in tokens; less is better."""
 
     view: WorkerView
@@ -95,8 +93,7 @@ class Scored:
     """From the dispatch on; None where the policy does not predict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The worker chosen, and why: the costs of all candidates it was compared with."""
 
     view: WorkerView

@@ -62,11 +62,12 @@ class PrefixIndex:
         if bit is None:
             bit = self._bits[life] = self._free_bit()
             self._lives[bit] = life
-        for name in reversed(list(names)):
-            self._seen[name] = self._seen.get(name, 0) | bit
-            self._seen.move_to_end(name)
-        while len(self._seen) > self._blocks_max:
-            self._seen.popitem(last=False)
+        seen = self._seen
+        for name in reversed(names):
+            seen[name] = seen.get(name, 0) | bit
+            seen.move_to_end(name)
+        while len(seen) > self._blocks_max:
+            seen.popitem(last=False)
 
     def forget(self, life: Life) -> None:
         """The worker's memory is gone; costs a walk over the whole index, and workers are lost rarely."""

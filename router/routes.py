@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from tercet.router.policy import Ask, Choice, Chooser, Pool, WorkerView
 from tercet.router.split import Split, SplitReason, predict_ttft_s
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The worker that begins with a request, and everything that explains why."""
 
     choice: Choice

@@ -5,8 +5,9 @@ this door for each of them. Decides nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec import structs
 
 from tercet.ids import WorkerId
 from tercet.latency import Coefficients
@@ -83,7 +84,9 @@ class Sight:
         held_tokens = self._held.ahead_tokens(ask, view, coefficients)
         if not held_tokens:
             return view
-        return replace(view, held_tokens=held_tokens, load_tokens=view.load_tokens + held_tokens)
+        return structs.replace(
+            view, held_tokens=held_tokens, load_tokens=view.load_tokens + held_tokens
+        )
 
     # What caches hold is known here from our own dispatches only; a simulation may know better.
 

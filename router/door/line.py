@@ -8,9 +8,10 @@ unless somebody of higher priority comes, or of a tenant that had less.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
+
+from msgspec import structs
 
 from tercet.latency import Coefficients
 from tercet.router.door.ticket import Ticket
@@ -78,7 +79,7 @@ class Line:
         """Seconds until the first token of somebody who stands here."""
         before = takewhile(lambda other: other is not ticket, self._tickets)
         held_tokens = sum(other.work_tokens for other in before)
-        return ttft_s(ask, replace(view, held_tokens=held_tokens), coefficients)
+        return ttft_s(ask, structs.replace(view, held_tokens=held_tokens), coefficients)
 
 
 def _passes(want: Want, other: Ticket, pushed_s: float) -> bool:
