@@ -20,6 +20,8 @@ STOP_STRING_CHARS_MAX = 1024
 TOP_LOGPROBS_MAX = 20
 NAME_CHARS_MAX = 128
 """Length of identifiers that clients choose."""
+KV_TTL_S_MAX = 86_400.0
+"""Workers keep nothing longer than their own `engine.retention_s_max`."""
 INTEGER_MAX = 2**31 - 1
 SEED_MAX = 2**63 - 1
 
@@ -84,6 +86,8 @@ class Call:
     tenant_salt: str = ""
     session: str = ""
     """The client's name for a conversation."""
+    kv_ttl_s: float = 0.0
+    """How long its KV will probably be wanted again."""
     deadline_s: float | None = None
     """Seconds from now."""
     name: str = ""
@@ -113,6 +117,7 @@ class Call:
             raise InvalidRequest("session", f"must have at most {NAME_CHARS_MAX} characters")
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             raise InvalidRequest("deadline", "must be a positive, finite time")
+        _check_range("kv_ttl_s", self.kv_ttl_s, 0, KV_TTL_S_MAX)
         check_stop(self.stop)
         check_sampling(self.sampling)
 

@@ -48,6 +48,7 @@ def call_of(request: pb.GenerateRequest, model: ModelCard, deadline_s: float | N
         priority=request.priority,
         tenant_salt=request.cache_salt,
         session=request.session,
+        kv_ttl_s=request.kv_ttl_s,
         deadline_s=deadline_s,
     )
 

@@ -88,3 +88,14 @@ def test_a_short_specification_takes_less_than_100_bytes_and_round_trips() -> No
     encoded = msgspec.msgpack.encode(SPEC)
     assert len(encoded) < 100
     assert msgspec.msgpack.decode(encoded, type=RequestSpec) == SPEC
+
+
+def test_processes_that_do_not_know_the_last_fields_understand_each_other() -> None:
+    """Fields are appended only, so that neither side misreads the other while workers are replaced one by one."""
+    spec = RequestSpec(RequestId("r"), [1, 2], Sampling(), 3, "", "salt", kv_ttl_s=5.0, session="s")
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(spec))
+    older = msgspec.msgpack.encode(sent[:6])
+    understood = msgspec.msgpack.decode(older, type=RequestSpec)
+    assert (understood.tenant_salt, understood.kv_ttl_s, understood.session) == ("salt", 0.0, "")
+    newer = msgspec.msgpack.encode([*sent, "a field of the future"])
+    assert msgspec.msgpack.decode(newer, type=RequestSpec) == spec

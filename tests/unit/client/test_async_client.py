@@ -86,6 +86,7 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
         priority=-4,
         cache_salt="tenant",
         session="talk",
+        kv_ttl_s=2.5,
     )
     [spec] = source.specs
     sampling = spec.sampling
@@ -95,6 +96,7 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
     assert (sampling.logit_bias, sampling.seed, sampling.logprobs) == ({7: -1.5}, 2**62, 1)
     assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3,), 2, True)
     assert (spec.priority, spec.tenant_salt, source.sessions) == (-4, "tenant", ["talk"])
+    assert (spec.session, spec.kv_ttl_s) == ("talk", 2.5)
 
 
 async def test_defaults_are_those_of_http(client: AsyncClient, source: FakeSource) -> None:
