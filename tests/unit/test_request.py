@@ -57,7 +57,9 @@ def test_a_gap_is_a_bug_and_leaves_the_log_alone() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=12))
-def test_repeated_and_overlapping_messages_give_the_log_once(messages: list[tuple[int, int]]) -> None:
+def test_repeated_and_overlapping_messages_give_the_log_once(
+    messages: list[tuple[int, int]],
+) -> None:
     """Each begins so many tokens before the end of the log, and brings so many new ones."""
     log, heard = TokenLog(), []
     for repeated, fresh in messages:

@@ -112,7 +112,8 @@ MISTAKES = {
         ":3: unknown key `front-door` (did you mean `front_door`?)",
     ),
     "unknown key without a near one": Mistake(
-        f"{HEAD}slo:\n  zzz: 3\n", ":4: unknown key `zzz` at slo (valid keys: ttft_ms, itl_ms, enforced)"
+        f"{HEAD}slo:\n  zzz: 3\n",
+        ":4: unknown key `zzz` at slo (valid keys: ttft_ms, itl_ms, enforced)",
     ),
     "merge key": Mistake(
         f"{HEAD}slo:\n  <<: {{ttft_ms: 1}}\n",
