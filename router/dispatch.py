@@ -1,6 +1,7 @@
 """The desk where requests get their workers: views in, the policy's choice out; what is sent is counted and remembered."""
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 
 from msgspec import structs
 
@@ -14,6 +15,15 @@ from tercet.router.pool import Peer
 from tercet.router.routes import Route, Routes
 from tercet.router.sight import Sight
 from tercet.wire import Endpoint
+
+
+class Detour(StrEnum):
+    """Why a request went to another worker than its policy chose; takes the place of the policy's own reason."""
+
+    DRAWN = "drawn"
+    """That one was idle while the request waited, and begins with it sooner."""
+    EARLIEST = "earliest"
+    """The one chosen would be too late for an answer to be of use; this one is the earliest of all."""
 
 
 class Dispatch:
@@ -34,16 +44,24 @@ class Dispatch:
         pool = self.sight.pools(ask, exclude)
         return self._routes.begin(ask, pool(Role.PREFILL), pool(Role.DECODE))
 
-    def at(self, ask: Ask, route: Route, worker: WorkerId) -> Route | None:
-        """The same plan with one worker of that pool, as it looks now; None while it may not be asked."""
+    def at(
+        self, ask: Ask, route: Route, worker: WorkerId, detour: Detour | None = None
+    ) -> Route | None:
+        """The same plan with one worker of that pool, as it looks now to who is the next one there; None while it may not
+        be asked."""
         view = self._pool(ask, route).find(worker)
-        return None if view is None or view.suspect else self._moved(ask, route, view)
+        if view is None or view.suspect:
+            return None
+        held_tokens = view.held_tokens
+        if held_tokens:
+            view = structs.replace(view, held_tokens=0, load_tokens=view.load_tokens - held_tokens)
+        return self._moved(ask, route, view, detour)
 
     def earliest(self, ask: Ask, route: Route, exclude: frozenset[WorkerId]) -> Route:
         """The same plan with whoever of that pool is predicted to have the first token first."""
         views = [view for view in self._pool(ask, route, exclude) if not view.suspect]
         best = min(views, key=lambda view: self.predict_s(ask, view), default=route.view)
-        return self._moved(ask, route, best)
+        return self._moved(ask, route, best, Detour.EARLIEST)
 
     def predict_s(self, ask: Ask, view: WorkerView) -> float:
         """Seconds to the first token, whether the policy predicts or not."""
@@ -83,8 +101,8 @@ class Dispatch:
     def _pool(self, ask: Ask, route: Route, exclude: frozenset[WorkerId] = frozenset()) -> Pool:
         return self.sight.pools(ask, exclude)(route.view.endpoint.role)
 
-    def _moved(self, ask: Ask, route: Route, view: WorkerView) -> Route:
-        choice = structs.replace(route.choice, view=view)
+    def _moved(self, ask: Ask, route: Route, view: WorkerView, detour: Detour | None) -> Route:
+        choice = structs.replace(route.choice, view=view, reason=detour or route.choice.reason)
         predicted_s = None if route.predicted_ttft_s is None else self.predict_s(ask, view)
         return structs.replace(
             route,

@@ -47,6 +47,7 @@ WORKER = WorkerSeen(
     pull_s=0.0,
     pull_failures=0,
     quarantined_blocks=0,
+    retained_blocks=0,
     leases=0,
 )
 """The worker that seems to be there while the source is ready."""

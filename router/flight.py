@@ -236,11 +236,11 @@ class Flight:
             self._patience.refused_by(leg.worker.worker)
             self._move_to(Phase.BINDING)
             return [*self.legs.close(leg), *self._choose_destination()]
+        busy = Busy(leg.worker, event.retry_after_s)
         if self.phase in (Phase.ALONE, Phase.PREFILLING) and not leg.spoke:
             self._move_to(Phase.CHOOSING)
-            busy = Busy(leg.worker, event.retry_after_s)
             return [*self.legs.close(leg), busy, *self._choose()]
-        return self._gone(leg, f"{leg.name} refused: {event.reason}")
+        return [busy, *self._gone(leg, f"{leg.name} refused: {event.reason}")]
 
     def _failed(self, event: Failed) -> list[Command]:
         leg = self.legs.of(event.epoch)

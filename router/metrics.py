@@ -40,6 +40,10 @@ WORKER_GAUGES: dict[str, tuple[str, Callable[[WorkerSeen], float]]] = {
         "Blocks a late transfer could write",
         lambda seen: seen.quarantined_blocks,
     ),
+    "retained_blocks": (
+        "Cached blocks that requests asked to keep",
+        lambda seen: seen.retained_blocks,
+    ),
     "leases": ("Leases others hold on it", lambda seen: seen.leases),
 }
 

@@ -156,6 +156,7 @@ def _call(
         echo=echo,
         priority=body.priority or 0,
         tenant_salt=body.cache_salt or "",
+        kv_ttl_s=body.kv_ttl_s or 0.0,
         session=session,
         deadline_s=deadline_s,
     )

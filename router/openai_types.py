@@ -52,6 +52,8 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """* Higher runs first."""
     cache_salt: str | None = None
     """* Cached prompts are shared only among requests with the same salt."""
+    kv_ttl_s: float | None = None
+    """* The next turn of this conversation will probably come within so many seconds."""
 
 
 class ContentPart(msgspec.Struct, frozen=True):

@@ -186,7 +186,7 @@ class Pilot:
                     self._fail(error)
 
     def _begin(self, exclude: frozenset[WorkerId]) -> None:
-        self.ticket.exclude, self.ticket.output_tokens = exclude, len(self._flight.log.tokens)
+        self.ticket.again(len(self._flight.log.tokens), exclude, self._clock.now_s())
         self._desk.queue(self.ticket)
         if self._flight.phase is Phase.CHOOSING:
             self._tally.waits += 1

@@ -96,6 +96,8 @@ def _spec(call: Call, name: RequestId, tokens: list[int], sampling: Sampling) ->
         sampling=sampling,
         priority=call.priority,
         tenant_salt=call.tenant_salt,
+        kv_ttl_s=call.kv_ttl_s,
+        session=call.session,
     )
 
 

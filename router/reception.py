@@ -125,6 +125,7 @@ class Reception:
 
     def busy(self, worker: Endpoint, retry_after_s: float) -> None:
         self.door.refused(worker.worker, retry_after_s, self._clock.now_s())
+        self._arm()
 
     def prefilled(self, worker: Endpoint) -> None:
         self._carry_out(self.door.news(worker.worker, self._clock.now_s()))
@@ -148,7 +149,7 @@ class Reception:
 
     def connected(self, worker: Endpoint) -> None:
         """Somebody may have been waiting for it."""
-        self._carry_out(self.door.look(self._clock.now_s()))
+        self._carry_out(self.door.joined(worker.worker, self._clock.now_s()))
         for pilot in list(self._pilots.values()):
             pilot.handle(Joined())
 
@@ -157,7 +158,7 @@ class Reception:
         self.ledger.forget(worker)
         for pilot in list(self._pilots.values()):
             pilot.handle(WorkerLost(worker, reason))
-        self._carry_out(self.door.look(self._clock.now_s()))
+        self._carry_out(self.door.lost(worker.worker, self._clock.now_s()))
 
     def members(self, membership: Membership) -> None:
         """These are the workers now; what others had cached is of no use."""
@@ -176,25 +177,26 @@ class Reception:
         self._arm()
 
     def _arm(self) -> None:
-        if self.door.wake_at_s == self._wakes_at_s:
+        wake_at_s = self.door.wake_at_s
+        if wake_at_s == self._wakes_at_s:
             return
         if self._waking is not None:
             self._waking.cancel()
             self._waking = None
-        self._wakes_at_s = self.door.wake_at_s
-        if self._wakes_at_s != NEVER_S:
-            delay_s = max(0.0, self._wakes_at_s - self._clock.now_s())
+        self._wakes_at_s = wake_at_s
+        if wake_at_s != NEVER_S:
+            delay_s = max(0.0, wake_at_s - self._clock.now_s())
             self._waking = self._timers.call_later(delay_s, self._wake)
 
     def _wake(self) -> None:
         self._waking, self._wakes_at_s = None, NEVER_S
-        self._carry_out(self.door.look(self._clock.now_s()))
+        self._carry_out(self.door.wake(self._clock.now_s()))
 
 
 def rules_of(config: ClusterConfig) -> DoorRules:
     """What the cluster file says about waiting."""
-    door, engine = config.front_door, config.engine
-    return DoorRules(door.in_flight_max, door.queue_max, engine.start_within_s * AHEAD_SHARE)
+    door, within_s = config.front_door, min(config.engine_of(role).start_within_s for role in Role)
+    return DoorRules(door.in_flight_max, door.queue_max, within_s * AHEAD_SHARE)
 
 
 def routes_of(config: ClusterConfig, dice: Dice) -> Routes:

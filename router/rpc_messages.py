@@ -51,6 +51,7 @@ def call_of(
         tenant_salt=request.cache_salt,
         session=request.session,
         tenant=tenant or request.tenant,
+        kv_ttl_s=request.kv_ttl_s,
         deadline_s=deadline_s,
     )
 

@@ -132,16 +132,20 @@ class Session:
             if isinstance(message, LoadReport):
                 self.report, self._heard_s = message, self._clock.now_s()
                 self._listener.reported(self.endpoint)
+            elif isinstance(message, Refused) and self._correct(message):
+                heard(
+                    message
+                )  # first: who reads the corrected report must know that the worker is closed
+                self._listener.reported(self.endpoint)
             else:
-                if isinstance(message, Refused):
-                    self._correct(message)
                 heard(message)
 
-    def _correct(self, refused: Refused) -> None:
-        """A refusal brings what counts of a report."""
-        if self.report is not None and refused.pending_tokens is not None:
-            self.report = msgspec.structs.replace(
-                self.report, pending_prefill_tokens=refused.pending_tokens
-            )
-            self._heard_s = self._clock.now_s()
-            self._listener.reported(self.endpoint)
+    def _correct(self, refused: Refused) -> bool:
+        """A refusal brings what counts of a report; whether it did."""
+        if self.report is None or refused.pending_tokens is None:
+            return False
+        self.report = msgspec.structs.replace(
+            self.report, pending_prefill_tokens=refused.pending_tokens
+        )
+        self._heard_s = self._clock.now_s()
+        return True

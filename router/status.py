@@ -49,6 +49,7 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
     pull_s: float
     pull_failures: int
     quarantined_blocks: int
+    retained_blocks: int
     leases: int
 
 
@@ -103,5 +104,6 @@ def worker_seen(session: Session, view: WorkerView) -> WorkerSeen:
         pull_s=report.pull_s,
         pull_failures=report.pull_failures,
         quarantined_blocks=report.quarantined_blocks,
+        retained_blocks=report.retained_blocks,
         leases=report.leases,
     )

@@ -4,32 +4,45 @@ A block is in exactly one of four places:
 
     vacant       no content that anyone could want
     referenced   in the block table of one or more sequences; may be cached at the same time
-    idle         cached under its hash and referenced by nobody; may be evicted, least recently used first
+    idle         cached under its hash and referenced by nobody; may be evicted, least recently used first, but retained
+                 ones after all others, those whose retention ends first before those whose ends later
     quarantined  a transfer that nobody waits for any more may still write into it
 
 Knows block numbers, never their memory. A block's generation word rises when the block is given away for new content,
 before anything is written: a remote reader that finds the word unchanged after its read has read the old content whole.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.ids import BlockHash, BlockId
+from tercet.workers.retentions import Retentions
 
 
 class BlockPool:
-    """`blocks` blocks; `generations` is the array of their generation words, `uint64[blocks]`, first used as 1."""
+    """`blocks` blocks; `generations` is the array of their generation words, `uint64[blocks]`, first used as 1.
 
-    def __init__(self, blocks: int, generations: npt.NDArray[np.uint64]) -> None:
+    At most `retained_max` of them are retained; they too are given away when nothing else is left.
+    """
+
+    def __init__(
+        self, blocks: int, generations: npt.NDArray[np.uint64], retained_max: int = 0
+    ) -> None:
         assert generations.shape == (blocks,), f"{blocks=} {generations.shape=}"
         self.blocks = blocks
         self._generations = generations
         self._references = [0] * blocks
         self._vacant = np.ones(blocks, dtype=np.bool_)
         self._vacancies = blocks
-        self._idle: dict[BlockId, None] = {}  # in order of use: the first one is evicted next
+        # In order of use: the first one that is not retained is evicted next.
+        self._idle: OrderedDict[BlockId, None] = OrderedDict()
+        # Idle too: their turn came while they were retained, so without a retention they would be gone.
+        self._spared: set[BlockId] = set()
+        self._retentions = Retentions(retained_max)
+        self._now_s = 0.0
         self._cached: dict[BlockHash, BlockId] = {}
         self._hash_of: dict[BlockId, BlockHash] = {}
         self._quarantined: set[BlockId] = set()
@@ -37,7 +50,7 @@ class BlockPool:
     @property
     def free(self) -> int:
         """Blocks that `allocate` can give: vacant ones and cached ones that nobody references."""
-        return self._vacancies + len(self._idle)
+        return self._vacancies + len(self._idle) + len(self._spared)
 
     @property
     def used(self) -> int:
@@ -47,6 +60,11 @@ class BlockPool:
     @property
     def quarantined(self) -> int:
         return len(self._quarantined)
+
+    @property
+    def retained(self) -> int:
+        """Cached blocks that somebody has asked to retain, referenced or not."""
+        return len(self._retentions)
 
     @property
     def cached(self) -> int:
@@ -70,8 +88,10 @@ class BlockPool:
         """One more reference to each of these cached or referenced blocks."""
         for block in blocks:
             if self._references[block] == 0:
-                assert block in self._idle, f"{block=} holds nothing to share"
-                del self._idle[block]
+                idle = block in self._idle or block in self._spared
+                assert idle, f"{block=} holds nothing to share"
+                self._idle.pop(block, None)
+                self._spared.discard(block)
             self._references[block] += 1
 
     def allocate(self, count: int, after: BlockId | None = None) -> list[BlockId] | None:
@@ -82,7 +102,7 @@ class BlockPool:
         if count > self.free:
             return None
         for _ in range(count - self._vacancies):
-            self._evict(next(iter(self._idle)))
+            self._evict(self._next_victim())
         blocks = self._choose(count, after)
         self._vacancies -= count
         for block in blocks:
@@ -110,6 +130,29 @@ class BlockPool:
             self._cached[name] = block
             self._hash_of[block] = name
 
+    def retain(self, name: str, blocks: Iterable[BlockId], ttl_s: float) -> None:
+        """Evict these cached blocks, the first ones of a table, after all others for `ttl_s` from the time last told.
+
+        A retention of the same name ends; what the bound leaves no room for is not retained.
+        """
+        self.dismiss(name)
+        covered = self._retentions.add(name, blocks, self._now_s + ttl_s)
+        assert all(block in self._hash_of for block in covered), f"{covered=} cannot be found"
+
+    def dismiss(self, name: str) -> None:
+        """End a retention, if there is one. What was spared for it alone is evicted next, later ones of the table first."""
+        for block in self._retentions.remove(name):
+            if block in self._spared:
+                self._spared.remove(block)
+                self._idle[block] = None
+                self._idle.move_to_end(block, last=False)
+
+    def expire(self, now_s: float) -> None:
+        """It is `now_s`: retentions that have lasted as long as they should are over."""
+        self._now_s = now_s
+        for name in self._retentions.expired(now_s):
+            self.dismiss(name)
+
     def quarantine(self, blocks: Iterable[BlockId]) -> None:
         """Take blocks with a single reference out of circulation until `unquarantine`; the reference is gone."""
         for block in blocks:
@@ -135,10 +178,18 @@ class BlockPool:
                 bool(self._vacant[block]),
                 self._references[block] > 0,
                 block in self._idle,
+                block in self._spared,
                 block in self._quarantined,
             )
             assert sum(places) == 1, f"{block=} is in {places=}"
+            assert block not in self._spared or block in self._retentions, (
+                f"{block=} is not retained"
+            )
+            assert block not in self._retentions or block in self._hash_of, (
+                f"{block=} is not cached"
+            )
         assert set(self._idle) <= set(self._hash_of), "an idle block must be findable"
+        self._retentions.check_integrity()
         assert {block: name for name, block in self._cached.items()} == self._hash_of
         assert not any(self._vacant[block] for block in self._hash_of), "a vacant block is cached"
 
@@ -167,6 +218,17 @@ class BlockPool:
         if after is not None and after + 1 < self.blocks and self._vacant[after + 1]:
             return [BlockId(after + 1)]
         return [BlockId(int(self._vacant.argmax()))]
+
+    def _next_victim(self) -> BlockId:
+        """The idle block to be evicted; when all are retained, the retention that would end first ends now."""
+        while True:
+            while self._idle:
+                block = next(iter(self._idle))
+                if block not in self._retentions:
+                    return block
+                del self._idle[block]
+                self._spared.add(block)
+            self.dismiss(self._retentions.oldest())
 
     def _evict(self, block: BlockId) -> None:
         del self._idle[block]

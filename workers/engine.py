@@ -39,10 +39,11 @@ class Engine:
             block_tokens=block_tokens,
             blocks=blocks,
         )
-        self._pool = BlockPool(blocks, runner.kv.generations)
+        retained_max = int(config.retention_share_max * blocks)
+        self._pool = BlockPool(blocks, runner.kv.generations, retained_max)
         self._scheduler = Scheduler(config, self._pool)
         self._pace = Pace()
-        self._forward = Forward(runner, self._pace, clock)
+        self._forward, self._clock = Forward(runner, self._pace, clock), clock
         self._outbox = Outbox(self._pool)
         self._residents = Residents(
             self._limits,
@@ -63,6 +64,7 @@ class Engine:
     def handle(self, command: Command) -> None:
         """Take a command. One for a request that is not here (any more) has no effect."""
         self._stalled = False
+        self._pool.expire(self._clock.now_s())
         self._residents.handle(command)
 
     def step(self) -> list[Event]:
@@ -72,6 +74,7 @@ class Engine:
         destination can be bound while it is.
         """
         batch, self._announced = self._announced, None
+        self._pool.expire(self._clock.now_s())
         if batch is None:
             batch = self._scheduler.schedule()
             self._stalled = not (batch.chunks or batch.stuck)
@@ -100,6 +103,7 @@ class Engine:
             blocks_total=self._pool.blocks,
             blocks_used=self._pool.used,
             quarantined_blocks=self._pool.quarantined,
+            retained_blocks=self._pool.retained,
             prefill_coefficients=self._pace.prefill_coefficients,
             decode_coefficients=self._pace.decode_coefficients,
         )

@@ -18,5 +18,6 @@ class EngineLoad:
     blocks_total: int
     blocks_used: int
     quarantined_blocks: int
+    retained_blocks: int
     prefill_coefficients: Coefficients
     decode_coefficients: Coefficients

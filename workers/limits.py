@@ -52,6 +52,8 @@ class Limits:
         needed = self.blocks_for(len(tokens) if hand_off else min(len(tokens) + 1, last))
         if needed > self.blocks:
             return f"{len(tokens)} tokens and the next need {needed} KV blocks, there are {self.blocks}"
+        if not 0 <= spec.kv_ttl_s < math.inf:
+            return "kv_ttl_s is out of range"
         return self._sampling_objection(spec.sampling)
 
     def _sampling_objection(self, sampling: Sampling) -> str | None:

@@ -33,6 +33,7 @@ class Scheduler:
         self._block_tokens = config.block_tokens
         self._step_tokens_max = config.step_tokens_max
         self._waiting_max = config.waiting_max
+        self._retention_s_max = config.retention_s_max
         # Every decode of the batch must fit into a step, or the last ones would never move.
         self._running_max = min(config.running_max, config.step_tokens_max)
         self._short_of_blocks = False
@@ -110,7 +111,7 @@ class Scheduler:
         self.held.add(sequence)
 
     def remove(self, sequence: Sequence, quarantine: Iterable[BlockId] = ()) -> None:
-        """Forget a sequence, whatever its phase."""
+        """Forget a sequence, whatever its phase. Its KV is retained if it is wanted again, and until then findable."""
         match sequence.phase:
             case Phase.WAITING:
                 self.waiting.remove(sequence)
@@ -122,6 +123,7 @@ class Scheduler:
                 self.held.remove(sequence)
             case Phase.ENDED:
                 raise AssertionError(f"{sequence.id} ended already")
+        self._retain(sequence)
         self._free_blocks(sequence, quarantine)
         sequence.phase = Phase.ENDED
 
@@ -184,6 +186,7 @@ class Scheduler:
         if fresh is None:
             self.pool.release(cached)
             return False
+        self.pool.dismiss(sequence.retention)  # the turn that was waited for is here
         sequence.blocks = cached + fresh
         sequence.computed = len(cached) * self._block_tokens
         sequence.registered_blocks = len(cached)
@@ -227,6 +230,13 @@ class Scheduler:
         insort(self.waiting, sequence, key=_rank)
         cached = self._cached(sequence, len(sequence.tokens) - 1)
         sequence.hoped_tokens = len(cached) * self._block_tokens
+
+    def _retain(self, sequence: Sequence) -> None:
+        ttl_s = min(sequence.spec.kv_ttl_s, self._retention_s_max)
+        if ttl_s > 0:
+            full = sequence.registered_blocks
+            hashes = sequence.block_hashes(self._block_tokens)[:full]
+            self.pool.retain(sequence.retention, self.pool.lookup(hashes), ttl_s)
 
     def _free_blocks(self, sequence: Sequence, quarantine: Iterable[BlockId]) -> None:
         doubtful = set(quarantine)

@@ -84,6 +84,11 @@ class Sequence:
         return self.spec.id
 
     @property
+    def retention(self) -> str:
+        """The name under which its KV is retained when it ends: its conversation's, or its own, which nobody else has."""
+        return self.spec.session or self.spec.id
+
+    @property
     def rank(self) -> tuple[int, int]:
         """Sequences are served in ascending and preempted in descending order of this."""
         return (-self.spec.priority, self.arrival)

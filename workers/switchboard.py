@@ -134,6 +134,7 @@ class Switchboard:
             quarantined_blocks=load.quarantined_blocks,
             leases=self.exports.leases,
             block_bytes=self._transfer.region.block_bytes,
+            retained_blocks=load.retained_blocks,
         )
 
     async def close(self) -> None:

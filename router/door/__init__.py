@@ -1,9 +1,10 @@
 """The queue at the door: who waits, for which worker, in which order, and who is sent away."""
 
-from tercet.router.door.door import Door, DoorRules, Sent, TurnedAway, Verdict
+from tercet.router.door.door import Door
 from tercet.router.door.fairness import FairShare
 from tercet.router.door.lines import Lines
 from tercet.router.door.ticket import NEVER_S, Ticket
+from tercet.router.door.verdict import DoorRules, Sent, TurnedAway, Verdict
 
 __all__ = [
     "NEVER_S",

@@ -4,19 +4,15 @@
              ▲ x ─┘   └─ x may pass c: x must begin earlier, and c is still in time behind it
 
 Whoever comes goes to the end and then passes those who lose nothing by it. So what was predicted for those who wait holds,
-unless somebody of higher priority comes, or of a tenant that had less.
+unless somebody of higher priority comes, or of a tenant that had less, or back from a worker that did not take it.
 """
 
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-from msgspec import structs
-
-from tercet.latency import Coefficients
-from tercet.router.door.ticket import Ticket
-from tercet.router.forecast import ttft_s
-from tercet.router.policy import Ask, Rank, WorkerView
+from tercet.router.door.ticket import NEVER_S, Ticket
+from tercet.router.policy import Rank
 
 
 class Place(NamedTuple):
@@ -73,13 +69,10 @@ class Line:
     def first(self) -> Ticket:
         return self._tickets[0]
 
-    def first_token_s(
-        self, ticket: Ticket, ask: Ask, view: WorkerView, coefficients: Coefficients
-    ) -> float:
-        """Seconds until the first token of somebody who stands here."""
+    def tokens_before(self, ticket: Ticket) -> int:
+        """Of those who stand before somebody who stands here."""
         before = takewhile(lambda other: other is not ticket, self._tickets)
-        held_tokens = sum(other.work_tokens for other in before)
-        return ttft_s(ask, structs.replace(view, held_tokens=held_tokens), coefficients)
+        return sum(other.work_tokens for other in before)
 
 
 def _passes(want: Want, other: Ticket, pushed_s: float) -> bool:
@@ -89,4 +82,8 @@ def _passes(want: Want, other: Ticket, pushed_s: float) -> bool:
         return mine.priority > theirs.priority
     if mine.tenant != theirs.tenant and mine.tag != theirs.tag:
         return mine.tag < theirs.tag
+    if (want.latest_s < NEVER_S) is not (other.latest_s < NEVER_S):
+        return want.latest_s < NEVER_S
+    if mine.tag < theirs.tag:
+        return True  # it came before, and is back from a worker that did not take it
     return want.latest_s < other.latest_s and pushed_s <= other.latest_s

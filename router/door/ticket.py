@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from tercet.ids import RequestId, WorkerId
 from tercet.router.errand import Errand
 from tercet.router.policy import Ask, Rank
@@ -29,6 +31,8 @@ class Ticket:
     """The plan: made with what was known when it was planned."""
     latest_s: float = NEVER_S
     """When its prefill must begin to be in time; never, for one that is too late anyway."""
+    begun: bool = False
+    """A worker was sent it before: it has paid for its turn, and its client has waited or seen tokens already."""
 
     @property
     def id(self) -> RequestId:
@@ -41,10 +45,41 @@ class Ticket:
         return self.route.miss_tokens
 
     @property
+    def tokens(self) -> int:
+        """Length of the prompt and of the output so far."""
+        return len(self.errand.spec.prompt) + self.output_tokens
+
+    @property
+    def turn(self) -> tuple[int, float, float]:
+        """Who has the lower one goes first where all that counts is rank."""
+        return -self.rank.priority, self.rank.tag, self.entered_s
+
+    @property
+    def seconds(self) -> tuple[WorkerId, ...]:
+        """The other one of its pair, if its policy looked at a pair."""
+        candidates = self.route.choice.candidates if self.route is not None else ()
+        others = tuple(one.view.worker for one in candidates if one.view.worker != self.worker)
+        return others if len(candidates) == 2 else ()
+
+    @property
+    def choices(self) -> tuple[WorkerId, ...]:
+        """Who may have it at once: where it waits, and the other one of its pair."""
+        return (self.worker, *self.seconds) if self.route is not None else ()
+
+    @property
     def worker(self) -> WorkerId:
         """Where it waits."""
         assert self.route is not None, f"{self.id} is not planned"
         return self.route.view.worker
+
+    def again(self, output_tokens: int, exclude: frozenset[WorkerId], now_s: float) -> None:
+        """It asks (again) for a worker. Tokens that came since the last time are a new beginning: it may wait as long as at
+        first, and its next token is wanted as soon as its first one was."""
+        if output_tokens > self.output_tokens:
+            passed_s = now_s - self.entered_s
+            self.entered_s, self.give_up_s = now_s, self.give_up_s + passed_s
+            self.rank = structs.replace(self.rank, due_s=self.rank.due_s + passed_s)
+        self.output_tokens, self.exclude = output_tokens, exclude
 
     def ask(self, now_s: float) -> Ask:
         return self.errand.ask(self.output_tokens, now_s, self.rank)

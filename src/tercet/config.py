@@ -50,6 +50,11 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     start_within_s: Seconds = 1.0
     """A request that could not start within this long, by the prefill that is ahead of it, is refused: it waits at the front
     door, which can still order it, cancel it and give it to another worker."""
+    retention_s_max: Annotated[float, Meta(ge=0)] = 0.0
+    """Longest time for which a request may ask to keep its KV (`kv_ttl_s`); 0 keeps nothing on request. For agents whose
+    conversations pause for tools while other traffic would evict them."""
+    retention_share_max: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Share of the KV blocks that may be kept on request; the others are evicted first."""
     threads: Positive = 1
     """OpenMP threads of the process; more than one only where an engine owns its cores."""
 

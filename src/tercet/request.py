@@ -57,6 +57,10 @@ class RequestSpec(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
     """Higher runs first; the lowest is preempted first."""
     adapter_id: str = ""
     tenant_salt: str = ""
+    kv_ttl_s: float = 0.0
+    """How long its KV will probably be wanted again once it has ended; 0 makes no claim."""
+    session: str = ""
+    """The client's name for a conversation, whose next turn wants that KV; empty when it gave none."""
 
     @property
     def hash_domain(self) -> HashDomain:

@@ -222,6 +222,8 @@ class LoadReport(Message, frozen=True):
     leases: int = 0
     block_bytes: int = 0
     """KV of one block: how much of `pull_bytes` a token is."""
+    retained_blocks: int = 0
+    """Cached blocks that requests have asked to keep, referenced or not."""
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.plain_table import plain_table
+from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
+from tercet.router.freeness import FreenessReason
 from tercet.router.note import ChoiceNote
 from tercet.router.record import Outcome, RequestRecord
 from tercet.router.split import SplitReason
@@ -19,12 +21,17 @@ SPLIT_WORDS: dict[str, str] = {
     SplitReason.PREFILL_SLOWER: "by the worker that decodes: the prefill pool would have been much later",
     SplitReason.APART: "by the prefill pool, then handed off",
 }
-PAIR_WORDS: dict[str, str] = {
-    PairReason.AFFINITY: "it has usefully more of the prompt cached than the other of its pair, and is in time",
+CHOICE_WORDS: dict[str, str] = {
+    PairReason.AFFINITY: "it has usefully more of it cached, and that is worth its load",
     PairReason.BALANCE: "neither of its pair has usefully more cached, and it is earlier or less loaded",
     PairReason.SWITCH: "the other of its pair has more cached, but is too slow, too full or too busy",
     PairReason.ALONE: "it is the only one of its pair that could be asked",
     PairReason.ESCAPE: "neither of its pair would do, and it is the best of all",
+    Detour.DRAWN: "it was idle while the request waited for another one, and begins with it sooner",
+    FreenessReason.FREER: "nobody compared has more of it cached, and it has more room to go on decoding",
+    FreenessReason.CROWDED: "another one has more of it cached, but is fuller than that is worth",
+    FreenessReason.FULL: "nobody has room, and it is the best of all",
+    Detour.EARLIEST: "the one chosen first would have been too late, and it is the earliest of all",
 }
 LOWEST_COST = "it costs least"
 AT_ONCE_MS = 1.0
@@ -105,7 +112,7 @@ def _task(record: RequestRecord, choice: ChoiceNote) -> str:
 
 def _why(choice: ChoiceNote) -> str:
     """The policy's word and what it means; of a policy that has no words of ours its own word alone."""
-    words = PAIR_WORDS.get(choice.reason) if choice.reason else LOWEST_COST
+    words = CHOICE_WORDS.get(choice.reason) if choice.reason else LOWEST_COST
     because = (f" by {choice.reason}" if choice.reason else "") + (f": {words}" if words else "")
     if not choice.candidates or not choice.candidates[0].hit_tokens:
         return because

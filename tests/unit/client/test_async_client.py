@@ -88,6 +88,7 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
         cache_salt="tenant",
         session="talk",
         tenant="acme",
+        kv_ttl_s=2.5,
     )
     [spec] = source.specs
     sampling = spec.sampling
@@ -98,6 +99,8 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
     assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3,), 2, True)
     assert (spec.priority, spec.tenant_salt) == (-4, "tenant")
     assert (source.sessions, source.tenants) == (["talk"], ["acme"])
+    assert (spec.priority, spec.tenant_salt, source.sessions) == (-4, "tenant", ["talk"])
+    assert (spec.session, spec.kv_ttl_s) == ("talk", 2.5)
 
 
 async def test_defaults_are_those_of_http(client: AsyncClient, source: FakeSource) -> None:

@@ -133,11 +133,12 @@ MISTAKES = {
         ":3: unknown key `front-door` (did you mean `front_door`?)",
     ),
     "unknown key without a near one": Mistake(
-        f"{HEAD}slo:\n  zzz: 3\n", ":4: unknown key `zzz` at slo (valid keys: ttft_ms, itl_ms)"
+        f"{HEAD}slo:\n  zzz: 3\n",
+        ":4: unknown key `zzz` at slo (valid keys: ttft_ms, itl_ms, enforced)",
     ),
     "merge key": Mistake(
         f"{HEAD}slo:\n  <<: {{ttft_ms: 1}}\n",
-        ":4: unknown key `<<` at slo (valid keys: ttft_ms, itl_ms)",
+        ":4: unknown key `<<` at slo (valid keys: ttft_ms, itl_ms, enforced)",
     ),
     "text for a number": Mistake(
         f"{HEAD}pools:\n  decode:\n    replicas: two\n",

@@ -19,6 +19,7 @@ from tercet.role import Role
 from tercet.router.events import (
     Bill,
     Bound,
+    Busy,
     ChooseDestination,
     ChooseWorker,
     Chosen,
@@ -34,6 +35,7 @@ from tercet.router.events import (
     NoneUsable,
     Prefilled,
     Send,
+    TurnedAway,
     Wait,
     Waited,
     WorkerLost,
@@ -178,11 +180,24 @@ def test_a_source_that_never_said_handed_off_is_cancelled_at_the_end() -> None:
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_asks_the_next_worker() -> None:
+def test_a_refusal_is_told_to_the_door_before_the_next_choice() -> None:
+    """The door closes the worker for everybody, so this request need not avoid it."""
     flight = flying(Chosen(P, hand_off=True))
-    commands = flight.handle(Refused(R, epoch(0), "full"))
-    assert commands == [Closed(P), ChooseWorker(frozenset({P.worker}))]
-    assert flight.replays == 0
+    commands = flight.handle(Refused(R, epoch(0), "full", retry_after_s=0.3))
+    assert commands == [Closed(P), Busy(P, 0.3), ChooseWorker()]
+    assert (flight.replays, flight.refusals) == (0, 1)
+
+
+def test_who_is_turned_away_at_the_door_fails_with_the_doors_reason() -> None:
+    error = Overloaded("the queue is full", 2.0)
+    assert flying().handle(TurnedAway(error)) == [Fail(error)]
+
+
+def test_a_choice_never_waits_in_the_flight() -> None:
+    """It waits at the door, which looks again by itself."""
+    flight = flying()
+    assert flight.handle(Joined()) == flight.handle(Waited()) == []
+    assert flight.phase is Phase.CHOOSING
 
 
 def test_a_refusing_destination_keeps_the_source() -> None:
@@ -198,10 +213,13 @@ def test_a_late_destination_is_given_the_log_the_source_was_given() -> None:
     assert flight.handle(Bound(D2)) == [Send(D2, Adopt(request(), epoch(1), P))]
 
 
+BINDING = (Chosen(P, hand_off=True), Started(R, Epoch(0)))
+
+
 def test_everybody_is_asked_again_after_a_growing_delay() -> None:
-    flight = flying(Chosen(P, hand_off=True), Refused(R, epoch(0), "full"))
+    flight = flying(*APART, Refused(R, epoch(1), "full"))
     (first,) = flight.handle(NoneUsable("all full"))
-    assert flight.handle(Waited()) == [ChooseWorker()]
+    assert flight.handle(Waited()) == [ChooseDestination(P)]
     (second,) = flight.handle(NoneUsable("all full"))
     assert isinstance(first, Wait)
     assert isinstance(second, Wait)
@@ -210,15 +228,12 @@ def test_everybody_is_asked_again_after_a_growing_delay() -> None:
 
 @pytest.mark.parametrize(
     ("events", "error"),
-    [((), NoWorkers), ((Chosen(P, hand_off=True), Refused(R, Epoch(0), "full")), Overloaded)],
+    [(BINDING, NoWorkers), ((*APART, Refused(R, Epoch(1), "full")), Overloaded)],
 )
 def test_patience_ends(events: tuple[Event, ...], error: type[Exception]) -> None:
     flight = flying(*events, wait_s_max=0.1)
     waited_s = 0.0
-    while True:
-        (command,) = flight.handle(NoneUsable("nobody"))
-        if isinstance(command, Fail):
-            break
+    while not isinstance((command := flight.handle(NoneUsable("nobody"))[-1]), Fail):
         assert isinstance(command, Wait)
         waited_s += command.delay_s
         flight.handle(Waited())
@@ -235,12 +250,12 @@ def test_a_source_waiting_for_a_destination_is_cancelled_when_patience_ends() ->
 
 def test_workers_that_join_do_not_wear_patience_out() -> None:
     """A hundred prefill workers may come before the first decode worker does."""
-    flight = flying(wait_s_max=1.0)
+    flight = flying(*BINDING, wait_s_max=1.0)
     assert isinstance(flight.handle(NoneUsable("no decode worker"))[0], Wait)
     for _ in range(100):
-        assert flight.handle(Joined()) == [ChooseWorker()]
+        assert flight.handle(Joined()) == [ChooseDestination(P)]
         assert flight.handle(NoneUsable("no decode worker")) == [], "the delay goes on"
-    assert flight.handle(Waited()) == [ChooseWorker()]
+    assert flight.handle(Waited()) == [ChooseDestination(P)]
     assert isinstance(flight.handle(NoneUsable("no decode worker"))[0], Wait)
 
 
@@ -310,9 +325,10 @@ def test_losing_source_and_destination_replays_once() -> None:
 
 def test_a_destination_that_refuses_after_the_source_is_lost_costs_a_replay() -> None:
     flight = flying(*APART, WorkerLost(P, "silent"))
-    assert flight.handle(Refused(R, epoch(1), "full")) == [
+    assert flight.handle(Refused(R, epoch(1), "full", retry_after_s=0.3)) == [
+        Busy(D, 0.3),
         Closed(D),
-        ChooseWorker(frozenset({D.worker})),
+        ChooseWorker(),
     ]
     assert flight.epoch == 2
 
@@ -404,7 +420,7 @@ def test_leaving_cancels_both_legs_under_their_own_epochs() -> None:
 
 
 def test_leaving_before_a_worker_was_found_sends_nothing() -> None:
-    assert flying(NoneUsable("nobody")).handle(ClientLeft()) == []
+    assert flying().handle(ClientLeft()) == []
 
 
 def test_the_deadline_cancels_and_fails() -> None:
@@ -475,20 +491,40 @@ class World:
                 case Finish() | Fail():
                     self.ends.append(command)
                 case ChooseWorker(exclude):
-                    self.answer(luck % 2 == 0, exclude, luck, binding=False)
+                    if luck % 5 != 4:  # else it waits at the door
+                        self.choose(exclude, luck)
                 case ChooseDestination(_, exclude):
-                    self.answer(False, exclude, luck, binding=True)
+                    self.bind(exclude, luck)
 
-    def answer(
-        self, prefill: bool, exclude: frozenset[WorkerId], luck: int, *, binding: bool
-    ) -> None:
-        free = [endpoint for endpoint in WORKERS[prefill] if endpoint.worker not in exclude]
+    def choose(self, exclude: frozenset[WorkerId], luck: int) -> None:
+        prefill = luck % 2 == 0
+        free = [one for one in WORKERS[prefill] if one.worker not in exclude]
+        chosen = (free or WORKERS[prefill])[luck % max(1, len(free))]
+        self.charge(chosen)
+        self.feed(Chosen(chosen, prefill), luck // 2)
+
+    def bind(self, exclude: frozenset[WorkerId], luck: int) -> None:
+        free = [one for one in WORKERS[False] if one.worker not in exclude]
         if not free or luck % 5 == 4:
             self.feed(NoneUsable("nobody"), luck // 2)
             return
         chosen = free[luck % len(free)]
-        self.slot.charge(chosen, tokens=3, context_tokens=3, now_s=0.0)
-        self.feed(Bound(chosen) if binding else Chosen(chosen, prefill), luck // 2)
+        self.charge(chosen)
+        self.feed(Bound(chosen), luck // 2)
+
+    def charge(self, worker: Endpoint) -> None:
+        self.slot.charge(worker, tokens=3, context_tokens=3, now_s=0.0)
+
+
+def door_opens(world: World, a: int, b: int) -> Event:
+    """Whoever waits at the door is sent, or turned away."""
+    if world.flight.phase is not Phase.CHOOSING:
+        return Waited()
+    if b % 7 == 6:
+        return TurnedAway(Overloaded("the queue is full", 1.0))
+    chosen = WORKERS[a % 2 == 0][b % 2]
+    world.charge(chosen)
+    return Chosen(chosen, a % 2 == 0)
 
 
 def some_tokens(world: World, a: int, b: int) -> Event:
@@ -515,6 +551,7 @@ MOVES: tuple[Move, ...] = (
     lambda world, a, b: WorkerLost((P, P2, D, D2)[a % 4], "silent"),
     lambda world, a, b: Waited(),
     lambda world, a, b: Joined(),
+    door_opens,
     lambda world, a, b: tokens(world.flight.epoch, len(world.delivered) + 2, 666),
 )
 

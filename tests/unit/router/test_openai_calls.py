@@ -78,9 +78,10 @@ def test_every_sampling_field_arrives() -> None:
 
 
 def test_the_rest_of_a_call_arrives() -> None:
-    call = chat(n=2, stop="x", priority=-3, cache_salt="tenant", prompt_cache_key="talk-1")
+    rest = {"cache_salt": "tenant", "prompt_cache_key": "talk-1", "kv_ttl_s": 30}
+    call = chat(n=2, stop="x", priority=-3, **rest)
     assert (call.choices, call.stop, call.priority) == (2, ("x",), -3)
-    assert (call.tenant_salt, call.session) == ("tenant", "talk-1")
+    assert (call.tenant_salt, call.session, call.kv_ttl_s) == ("tenant", "talk-1", 30.0)
 
 
 def test_the_newer_name_of_max_tokens_goes_first() -> None:
@@ -173,6 +174,8 @@ def test_a_plain_prompt_has_four_shapes(prompt: object, expected: object) -> Non
         ("min_tokens", -1),
         ("cache_salt", "x" * 129),
         ("priority", 2**40),
+        ("kv_ttl_s", -1),
+        ("kv_ttl_s", 86_401),
     ],
 )
 def test_a_chat_field_that_cannot_be_served_is_refused_by_name(field: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Blocks: given away in runs, found again by hash, evicted in order of use, never in two places."""
+"""Blocks: given away in runs, found again by hash, evicted in order of use, retained on request, never in two places."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from tercet.ids import BlockHash, BlockId
 from tercet.workers.block_pool import BlockPool
 
 
-def make_pool(blocks: int) -> BlockPool:
-    return BlockPool(blocks, np.zeros(blocks, dtype=np.uint64))
+def make_pool(blocks: int, retained_max: int = 0) -> BlockPool:
+    return BlockPool(blocks, np.zeros(blocks, dtype=np.uint64), retained_max)
 
 
 def name(i: int) -> BlockHash:
@@ -153,20 +153,132 @@ def test_integrity_notices_a_lost_reference() -> None:
         pool.check_integrity({})
 
 
+# ---- retention -------------------------------------------------------------------------------------------------------
+
+
+def found(pool: BlockPool, *names: int) -> list[int]:
+    """Which of these can be found."""
+    return [i for i in names if pool.lookup([name(i)])]
+
+
+def test_retained_blocks_are_evicted_after_all_others() -> None:
+    pool = make_pool(4, retained_max=4)
+    pool.retain("agent", cache(pool, 1, 2), ttl_s=10.0)
+    cache(pool, 3, 4)
+    pool.allocate(2)
+    assert found(pool, 1, 2, 3, 4) == [1, 2], "though they were used before"
+    assert pool.free == 2
+    pool.allocate(1)
+    assert found(pool, 1, 2) == [1], "a retention never stands in the way of an allocation"
+    pool.allocate(1)
+    assert pool.free == 0
+
+
+def test_the_retention_that_would_end_first_gives_way_first_and_its_table_from_the_end() -> None:
+    pool = make_pool(5, retained_max=5)
+    pool.retain("late", cache(pool, 1, 2), ttl_s=20.0)
+    pool.retain("soon", cache(pool, 3, 4), ttl_s=10.0)
+    cache(pool, 5)
+    for survivors in ([1, 2, 3, 4], [1, 2, 3], [1, 2], [1], []):
+        pool.allocate(1)
+        assert found(pool, 1, 2, 3, 4, 5) == survivors
+
+
+def test_a_retention_ends_in_time_and_leaves_its_blocks_where_they_would_be() -> None:
+    """1 was spared, so it goes next; 3 is still younger than 2."""
+    pool = make_pool(3, retained_max=3)
+    first = cache(pool, 1)
+    cache(pool, 2)
+    last = cache(pool, 3)
+    pool.expire(100.0)
+    pool.retain("first", first, ttl_s=5.0)
+    pool.retain("last", last, ttl_s=5.0)
+    pool.expire(104.9)
+    assert (pool.retained, pool.free) == (2, 3)
+    blocks = pool.allocate(1) or []
+    assert found(pool, 1, 2, 3) == [1, 3]
+    pool.release(blocks)
+    cache(pool, 4)
+    pool.expire(105.0)
+    assert pool.retained == 0
+    for survivors in ([3, 4], [4], []):
+        pool.allocate(1)
+        assert found(pool, 1, 3, 4) == survivors
+
+
+def test_a_new_retention_of_the_same_name_replaces_the_old_one() -> None:
+    pool = make_pool(4, retained_max=4)
+    old = cache(pool, 1, 2)
+    pool.retain("agent", old, ttl_s=10.0)
+    pool.retain("agent", [*old[:1], *cache(pool, 3)], ttl_s=20.0)
+    assert pool.retained == 2
+    pool.dismiss("agent")
+    pool.dismiss("agent")
+    assert pool.retained == 0
+    pool.check_integrity({})
+
+
+def test_a_block_that_several_wait_for_is_kept_for_the_last_of_them() -> None:
+    pool = make_pool(3, retained_max=3)
+    system, one, other = cache(pool, 1, 2, 3)
+    pool.retain("one", [system, one], ttl_s=5.0)
+    pool.retain("other", [system, other], ttl_s=9.0)
+    pool.expire(5.0)
+    pool.allocate(1)
+    assert found(pool, 1, 2, 3) == [1, 3]
+    pool.check_integrity({one: 1})
+
+
+def test_no_more_than_the_bound_is_retained_and_who_came_first_keeps_it() -> None:
+    pool = make_pool(6, retained_max=3)
+    pool.retain("first", cache(pool, 1, 2), ttl_s=1.0)
+    pool.retain("second", cache(pool, 3, 4), ttl_s=99.0)
+    pool.retain("third", cache(pool, 5), ttl_s=99.0)
+    assert pool.retained == 3
+    pool.allocate(3)
+    assert found(pool, 1, 2, 3, 4, 5) == [1, 2, 3], "of the second the beginning, which is of use"
+    pool.check_integrity(dict.fromkeys((BlockId(b) for b in (3, 4, 5)), 1))
+
+
+def test_without_a_bound_for_it_nothing_is_retained() -> None:
+    pool = make_pool(2)
+    pool.retain("agent", cache(pool, 1), ttl_s=9.0)
+    assert pool.retained == 0
+
+
+def test_a_retained_block_may_be_used_and_is_retained_again_when_it_is_released() -> None:
+    pool = make_pool(3, retained_max=1)
+    blocks = cache(pool, 1)
+    pool.retain("agent", blocks, ttl_s=9.0)
+    cache(pool, 2, 3)
+    pool.release(pool.allocate(2) or [])
+    pool.share(blocks)
+    pool.check_integrity({blocks[0]: 1})
+    assert pool.allocate(3) is None
+    pool.release(blocks)
+    cache(pool, 4, 5)
+    pool.allocate(2)
+    assert found(pool, 1, 4, 5) == [1]
+
+
 Action = tuple[str, int]
-actions = st.lists(
-    st.tuples(
-        st.sampled_from(["allocate", "release", "share", "quarantine", "unquarantine"]),
-        st.integers(0, 9),
-    ),
-    max_size=60,
-)
+KINDS = [
+    "allocate",
+    "release",
+    "share",
+    "quarantine",
+    "unquarantine",
+    "retain",
+    "dismiss",
+    "expire",
+]
+actions = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 9)), max_size=60)
 
 
 @settings(max_examples=150, deadline=None)
 @given(actions)
 def test_whatever_happens_every_block_is_in_one_place_and_comes_back(history: list[Action]) -> None:
-    pool = make_pool(7)
+    pool, now_s = make_pool(7, retained_max=3), 0.0
     tables: list[list[BlockId]] = []
     captive: list[BlockId] = []
     for action, n in history:
@@ -196,6 +308,14 @@ def test_whatever_happens_every_block_is_in_one_place_and_comes_back(history: li
         elif action == "unquarantine":
             pool.unquarantine(captive)
             captive.clear()
+        elif action == "retain":
+            pool.retain(str(n % 3), pool.lookup([name(i) for i in range(n)]), ttl_s=n / 2)
+        elif action == "dismiss":
+            pool.dismiss(str(n % 3))
+        elif action == "expire":
+            now_s += n / 4
+            pool.expire(now_s)
+        assert pool.retained <= 3
         references: dict[BlockId, int] = {}
         for table in tables:
             for block in table:

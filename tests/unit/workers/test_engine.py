@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 import torch
 
@@ -63,6 +64,7 @@ class Bench:
     engine: Engine
     runner: BrokenOnce
     events: list[Event]
+    clock: ManualClock
 
     def tell(self, *commands: Command) -> list[Event]:
         """Commands, then steps until there is nothing to do; returns what was said meanwhile."""
@@ -80,12 +82,13 @@ class Bench:
         return said
 
 
-def make_bench(**options: int) -> Bench:
+def make_bench(**options: float) -> Bench:
     eos = frozenset({options.pop("eos")}) if "eos" in options else frozenset()
     context = options.pop("context", 4096)
     config = EngineConfig(**{"block_tokens": 4, "kv_blocks": 32, "step_tokens_max": 8, **options})
     runner = BrokenOnce(config, eos_token_ids=eos, context_tokens_max=context)
-    return Bench(Engine(runner, config, ManualClock()), runner, [])
+    clock = ManualClock()
+    return Bench(Engine(runner, config, clock), runner, [], clock)
 
 
 @pytest.fixture
@@ -482,3 +485,31 @@ def test_step_times_are_measured_and_reported() -> None:
     model = LatencyModel.from_coefficients(load.prefill_coefficients, load.decode_coefficients)
     assert model.predict_prefill_s(8, 40) == pytest.approx(0.008, rel=0.05)
     assert model.predict_decode_s(1, 44) == pytest.approx(0.001, rel=0.05)
+
+
+def test_retained_kv_is_told_of_and_given_up_in_time() -> None:
+    bench = make_bench(retention_s_max=60)
+    wanted = msgspec.structs.replace(spec(), kv_ttl_s=10.0)
+    bench.tell(Run(wanted, E0, "f"))
+    load = bench.engine.load()
+    assert (load.retained_blocks, load.blocks_used) == (4, 0)
+    bench.clock.advance(9.9)
+    bench.tell(Run(spec(B, [7]), E0, "f"))
+    assert bench.engine.load().retained_blocks == 4
+    bench.clock.advance(0.1)
+    bench.tell(Run(spec(B, [8]), E1, "f"))
+    assert bench.engine.load().retained_blocks == 0
+
+
+def test_no_more_than_the_share_is_retained() -> None:
+    bench = make_bench(retention_s_max=60, retention_share_max=0.1)
+    bench.tell(Run(msgspec.structs.replace(spec(), kv_ttl_s=10.0), E0, "f"))
+    assert bench.engine.load().retained_blocks == 3, "a tenth of 32"
+
+
+@pytest.mark.parametrize("kv_ttl_s", [-1.0, float("nan"), float("inf")])
+def test_a_time_that_would_never_end_is_refused(kv_ttl_s: float) -> None:
+    bench = make_bench()
+    events = bench.tell(Run(msgspec.structs.replace(spec(), kv_ttl_s=kv_ttl_s), E0, "f"))
+    [failed] = messages(events, Failed)
+    assert failed == Failed(A, E0, "kv_ttl_s is out of range", retryable=False)

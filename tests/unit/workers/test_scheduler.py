@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,26 +21,52 @@ class Stage:
 
     made: ClassVar[list["Stage"]] = []
 
-    def __init__(self, *, blocks: int = 16, step: int = 64, running: int = 8, waiting: int = 8):
+    def __init__(
+        self,
+        *,
+        blocks: int = 16,
+        step: int = 64,
+        running: int = 8,
+        waiting: int = 8,
+        retention_s: float = 0.0,
+    ):
         config = EngineConfig(
-            block_tokens=4, step_tokens_max=step, running_max=running, waiting_max=waiting
+            block_tokens=4,
+            step_tokens_max=step,
+            running_max=running,
+            waiting_max=waiting,
+            retention_s_max=retention_s,
         )
-        self.pool = BlockPool(blocks, np.zeros(blocks, dtype=np.uint64))
+        self.pool = BlockPool(blocks, np.zeros(blocks, dtype=np.uint64), retained_max=blocks)
         self.scheduler = Scheduler(config, self.pool)
         self._arrivals = itertools.count()
         self.made.append(self)
 
     def make(
-        self, prompt: int, *, first: int = 0, priority: int = 0, hand_off: bool = False
+        self,
+        prompt: int,
+        *,
+        first: int = 0,
+        priority: int = 0,
+        hand_off: bool = False,
+        kv_ttl_s: float = 0.0,
+        session: str = "",
     ) -> Sequence:
         """A sequence whose prompt is `first, first + 1, …`: unlike any other unless `first` is the same."""
         arrival = next(self._arrivals)
         start = first or 1000 * (arrival + 1)
         tokens = list(range(start, start + prompt))
-        spec = RequestSpec(RequestId(f"r{arrival}"), tokens, Sampling(), priority)
+        spec = RequestSpec(
+            RequestId(f"r{arrival}"),
+            tokens,
+            Sampling(),
+            priority,
+            kv_ttl_s=kv_ttl_s,
+            session=session,
+        )
         return Sequence(spec, FIRST_EPOCH, "f", arrival, list(tokens), hand_off)
 
-    def add(self, prompt: int, **options: int) -> Sequence:
+    def add(self, prompt: int, **options: Any) -> Sequence:
         sequence = self.make(prompt, **options)
         assert self.scheduler.enqueue(sequence) is None
         return sequence
@@ -316,3 +342,67 @@ def test_pending_prefill_counts_what_is_neither_cached_nor_computed() -> None:
     assert stage.scheduler.pending_prefill_tokens() == 4
     stage.add(12, first=100)
     assert stage.scheduler.pending_prefill_tokens() == 4 + 4
+
+
+def test_a_turns_kv_outlives_others_if_it_asks_for_that_and_the_engine_allows_it() -> None:
+    for retention_s, cached in ((60.0, 16), (0.0, 0)):
+        stage = Stage(blocks=8, retention_s=retention_s)
+        turn = stage.add(16, first=100, kv_ttl_s=30.0)
+        stage.step()
+        stage.scheduler.remove(turn)
+        for _ in range(3):
+            other = stage.add(15)
+            stage.step()
+            stage.scheduler.remove(other)
+        again = stage.add(17, first=100)
+        stage.step()
+        assert again.cached_tokens == cached
+
+
+def test_the_engines_bound_shortens_what_is_asked_for() -> None:
+    stage = Stage(retention_s=5.0)
+    turn = stage.add(16, kv_ttl_s=1000.0)
+    stage.step()
+    stage.scheduler.remove(turn)
+    stage.pool.expire(4.9)
+    assert stage.pool.retained == 4
+    stage.pool.expire(5.0)
+    assert stage.pool.retained == 0
+
+
+def test_the_next_turn_of_a_conversation_ends_its_retention_and_may_begin_another() -> None:
+    stage = Stage(retention_s=60.0)
+    first = stage.add(16, first=100, kv_ttl_s=30.0, session="agent")
+    stage.step()
+    stage.scheduler.remove(first)
+    assert stage.pool.retained == 4
+    stage.add(8, session="somebody else")
+    second = stage.add(24, first=100, kv_ttl_s=30.0, session="agent")
+    assert stage.pool.retained == 4, "it still waits"
+    stage.step()
+    assert (second.cached_tokens, stage.pool.retained) == (16, 0)
+    stage.scheduler.remove(second)
+    assert stage.pool.retained == 6
+    last = stage.add(25, first=100, session="agent")
+    stage.step()
+    stage.scheduler.remove(last)
+    assert stage.pool.retained == 0, "the last turn wants nothing more"
+
+
+def test_what_a_hand_off_has_computed_is_retained_when_it_is_released() -> None:
+    stage = Stage(retention_s=60.0)
+    source = stage.add(18, hand_off=True, kv_ttl_s=30.0)
+    stage.step()
+    stage.scheduler.hold(source)
+    assert stage.pool.retained == 0
+    stage.scheduler.remove(source)
+    assert stage.pool.retained == 4
+
+
+def test_whoever_is_preempted_is_not_retained() -> None:
+    stage = Stage(blocks=4, retention_s=60.0)
+    stage.add(8, kv_ttl_s=30.0)
+    young = stage.add(4, kv_ttl_s=30.0)
+    for _ in range(6):
+        stage.step()
+    assert (young.preemptions, stage.pool.retained) == (1, 0)

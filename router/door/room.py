@@ -1,0 +1,114 @@
+"""Who waits at the door, and where: in the line of a worker, or in the lobby as long as there is no plan."""
+
+from itertools import islice
+
+from tercet.ids import WorkerId
+from tercet.latency import Coefficients
+from tercet.router.door.line import Line
+from tercet.router.door.lines import Lines
+from tercet.router.door.strays import Strays
+from tercet.router.door.ticket import Ticket
+from tercet.router.policy import Ask
+
+Turn = tuple[int, float, float]
+
+
+class Room:
+    """Everybody is in one place. Whoever stands in a line has a route, whoever leaves it has none."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._waiting: dict[Ticket, None] = {}
+        """Who came first first."""
+        self._lobby: dict[Ticket, None] = {}
+        self._strays = Strays()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._waiting
+
+    def first_of(self, worker: WorkerId) -> Ticket | None:
+        """Who is next in the worker's line."""
+        line = self._lines.of(worker)
+        return line.first() if line is not None else None
+
+    def turns(self) -> list[tuple[Turn, WorkerId]]:
+        """The first of each line."""
+        return [(line.first().turn, worker) for worker, line in self._lines]
+
+    def lines(self) -> list[tuple[WorkerId, Line]]:
+        """As they are now, whatever happens to them meanwhile."""
+        return list(self._lines)
+
+    def impatient(self, now_s: float) -> list[Ticket]:
+        """Who has waited long enough."""
+        return [ticket for ticket in self._waiting if ticket.give_up_s <= now_s]
+
+    def last(self) -> Ticket:
+        """Who has the last turn of those who have not begun: there must be one."""
+        return max((each for each in self._waiting if not each.begun), key=lambda each: each.turn)
+
+    def lowest_tag(self, beside: Ticket) -> float:
+        """Of those who wait and whose priority is not lower."""
+        ranks = (ticket.rank for ticket in self._waiting)
+        tags = (rank.tag for rank in ranks if rank.priority >= beside.rank.priority)
+        return min(tags, default=beside.rank.tag)
+
+    def strays(self, worker: WorkerId) -> list[Ticket]:
+        """Whom an idle worker may draw."""
+        return self._strays.candidates(worker)
+
+    def is_late(self, ticket: Ticket) -> bool:
+        return self._strays.is_late(ticket)
+
+    def lobby(self, most: int) -> list[Ticket]:
+        """Some of those who have no plan, who lost it first first."""
+        return list(islice(self._lobby, most))
+
+    # ---- coming and going --------------------------------------------------------------------------------------------
+
+    def wait_without_plan(self, ticket: Ticket) -> None:
+        self._waiting[ticket] = self._lobby[ticket] = None
+
+    def line_up(self, ticket: Ticket, ask: Ask, coefficients: Coefficients, *, late: bool) -> None:
+        """It has been planned."""
+        assert ticket.route is not None, f"{ticket.id} is not planned"
+        self._waiting[ticket] = None
+        self._lobby.pop(ticket, None)
+        self._lines.join(ticket, ask, ticket.route.view, coefficients)
+        self._strays.join(ticket)
+        self._strays.note(ticket, late=late)
+
+    def note(self, ticket: Ticket, *, late: bool) -> None:
+        """It is predicted to be so where it stands."""
+        self._strays.note(ticket, late=late)
+
+    def send_home(self, line: Line) -> None:
+        """They are to be planned again."""
+        for ticket in list(line):
+            self._step_out(ticket)
+            self._lobby[ticket] = None
+
+    def leave(self, ticket: Ticket) -> None:
+        """It waits no more."""
+        del self._waiting[ticket]
+        self._step_out(ticket)
+        self._lobby.pop(ticket, None)
+
+    def _step_out(self, ticket: Ticket) -> None:
+        if ticket.route is not None:
+            self._lines.leave(ticket)
+            self._strays.leave(ticket)
+            ticket.route = None
+
+    def validate(self) -> None:
+        """Assert that everybody is in one place."""
+        standing = [ticket for _, line in self._lines for ticket in line]
+        assert len(standing) == len(set(standing)), "a ticket stands in two lines"
+        assert set(standing) | set(self._lobby) == set(self._waiting), "a ticket is lost"
+        assert not set(standing) & set(self._lobby), "a ticket is planned and is not"
+        assert set(self._strays) <= set(standing), "an idle worker would find who has left"
+        for _, line in self._lines:
+            assert line.tokens == sum(ticket.work_tokens for ticket in line), line.tokens

@@ -1,0 +1,37 @@
+"""What the door decides about somebody, and the rules it goes by."""
+
+from dataclasses import dataclass
+
+from tercet.errors import Unavailable
+from tercet.router.door.ticket import Ticket
+from tercet.router.routes import Route
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """How long and how many."""
+
+    places: int
+    """Requests that workers may have of this door at once."""
+    queue_max: int
+    ahead_s: float
+    """A worker is sent more when what it still has to compute takes no longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """To be sent to the route's worker; it has been charged."""
+
+    ticket: Ticket
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Nothing is kept of it here."""
+
+    ticket: Ticket
+    error: Unavailable
+
+
+Verdict = Sent | TurnedAway
