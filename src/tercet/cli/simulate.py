@@ -20,6 +20,7 @@ from tercet.ids import WorkerId
 from tercet.router.policies import POLICIES
 from tercet.simulator import IdealModel, Knowledge, SimulationOptions
 from tercet.simulator import simulate as replay
+from tercet.simulator.report import needs_plots, page
 from tercet.simulator.traces import FORMATS
 
 _TRACE, _CLUSTER, _DOORS, _OUT = "Trace", "Cluster", "Front doors", "Results"
@@ -136,6 +137,10 @@ WarmUp = Annotated[
 JsonOut = Annotated[
     Path | None, Option("--json", help="Write the figures there.", rich_help_panel=_OUT)
 ]
+HtmlOut = Annotated[
+    Path | None,
+    Option("--html", help="Write a page with plots there.", rich_help_panel=_OUT),
+]
 
 
 def simulate(
@@ -162,10 +167,13 @@ def simulate(
     seed: Seed = 0,
     warm_up: WarmUp = 0.0,
     json: JsonOut = None,
+    html: HtmlOut = None,
 ) -> None:
     """Replay a trace against the cluster that a file describes, with machines of a model in place of its workers."""
     with told():
-        figures = OutputFile("--json", json)
+        figures, report = OutputFile("--json", json), OutputFile("--html", html)
+        if html is not None:
+            needs_plots("--html")
         config = ClusterRequest(file, policy, tuple(policy_option or ()), instances).read()
         age_ms = config.link.report_period_s * 1e3 if report_age_ms is None else report_age_ms
         options = SimulationOptions(
@@ -188,4 +196,6 @@ def simulate(
         with watched(workload) as watch:
             results = replay(config, workload, options, watch)
         figures.write(results.json())
+        if html is not None:
+            report.write(page(results).encode())
         console.print(*results_tables(results), sep="\n")

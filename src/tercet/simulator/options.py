@@ -17,6 +17,10 @@ class Failure:
     at_s: float
     down_s: float = math.inf
 
+    def __str__(self) -> str:
+        down = "and stays away" if math.isinf(self.down_s) else f"for {self.down_s:g} s"
+        return f"{self.worker} at {self.at_s:g} s, {down}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationOptions:
