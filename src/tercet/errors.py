@@ -2,6 +2,7 @@
 
 TercetError
 ├── ConfigError          fix the file: it carries path, line, reason and the nearest valid key
+├── OptionError          ask for something else: it carries the option, the reason and what to do
 ├── TraceError           fix the trace or name another one: it carries file, line, field and reason
 ├── RequestError         the client's fault; retrying the same request is pointless
 │   ├── InvalidRequest   a field is wrong: carries the field and the reason
@@ -32,6 +33,14 @@ class ConfigError(TercetError):
         at = f" at {path}" if path else ""
         super().__init__(f"{where}: {reason}{at}" + (f" ({hint})" if hint else ""))
         self.file, self.line, self.path, self.reason, self.hint = file, line, path, reason, hint
+
+
+class OptionError(TercetError):
+    """What was asked for beside the cluster file cannot be done."""
+
+    def __init__(self, option: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"{option}: {reason}" + (f" ({hint})" if hint else ""))
+        self.option, self.reason, self.hint = option, reason, hint
 
 
 class TraceError(TercetError):

@@ -53,6 +53,8 @@ class IdealMachine:
         self._queued_tokens = 0
         self._running: Job | None = None
         self._ends: Alarm | None = None
+        self._spent_s = 0.0
+        """On jobs that are over."""
 
     def take(self, owner: FrontDoorId, order: Order) -> None:
         match order:
@@ -83,6 +85,11 @@ class IdealMachine:
 
     def cached(self) -> frozenset[int]:
         return frozenset(self._cache)
+
+    @property
+    def busy_s(self) -> float:
+        job = self._running
+        return self._spent_s + (self._timeline.now_s() - job.begun_s if job else 0.0)
 
     @property
     def pending_tokens(self) -> int:
@@ -125,19 +132,24 @@ class IdealMachine:
             self._ends = self._timeline.call_later(job.tokens / self._tokens_per_s, self._end)
 
     def _end(self) -> None:
-        job, self._running = self._running, None
-        assert job is not None
+        job = self._stop()
         self._begin()
         usage = Usage(cached_tokens=job.cached_tokens, computed_tokens=job.tokens)
         last = Tokens(job.request, job.epoch, 0, [0], finish=FinishReason.LENGTH, usage=usage)
         self._say(job.owner, last)
+
+    def _stop(self) -> Job:
+        job, self._spent_s = self._running, self.busy_s
+        assert job is not None
+        self._running = None
+        return job
 
     def _cancel(self, order: Cancel) -> None:
         job = self._running
         if job is not None and job.request == order.request and job.epoch <= order.epoch:
             assert self._ends is not None
             self._ends.cancel()
-            self._running = None
+            self._stop()
             self._begin()
             return
         for job in self._queue:

@@ -20,6 +20,10 @@ class Machine(Protocol):
 
     endpoint: Endpoint
 
+    @property
+    def busy_s(self) -> float:
+        """Time spent computing until now."""
+
     def take(self, owner: FrontDoorId, order: Order) -> None:
         """An order has arrived."""
 

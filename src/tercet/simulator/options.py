@@ -1,0 +1,45 @@
+"""What a simulation is told besides the cluster file and the trace."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tercet.ids import WorkerId
+from tercet.simulator.knowledge import Knowledge
+from tercet.simulator.machine_model import IdealModel, MachineModel
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A worker's process dies, and with it its cache; another one takes its place `down_s` later."""
+
+    worker: WorkerId
+    at_s: float
+    down_s: float = math.inf
+
+    def __str__(self) -> str:
+        down = "and stays away" if math.isinf(self.down_s) else f"for {self.down_s:g} s"
+        return f"{self.worker} at {self.at_s:g} s, {down}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationOptions:
+    """Everything that is drawn by lot is drawn by `seed`."""
+
+    model: MachineModel = field(default_factory=IdealModel)
+    front_doors: int = 1
+    """Each request comes to one of them by lot; they know nothing of each other."""
+    report_age_s: float = 0.0
+    """Workers report so often, each in its own phase. 0: on every change, so front doors see everything as it is."""
+    knowledge: Knowledge = Knowledge.OWN
+    """Of caches."""
+    network_s: float = 0.0
+    """A message's way between a front door and a worker."""
+    estimate_noise: float = 0.0
+    """Reports tell coefficients that are off by up to this share, drawn for each report."""
+    failures: tuple[Failure, ...] = ()
+    speeds: Mapping[WorkerId, float] = field(default_factory=dict)
+    """Of workers that are not as fast as the model says: 0.5 takes twice as long."""
+    warm_up_share: float = 0.0
+    """Requests that arrive in this first part of the time are served and not counted."""
+    seed: int = 0
