@@ -132,6 +132,10 @@ class Scheduler:
         running = sum(s.remaining for s in self.running if s.remaining > 1)
         return running + sum(s.remaining - s.hoped_tokens for s in self.waiting)
 
+    def context_tokens(self) -> int:
+        """Sum of the lengths of the running sequences."""
+        return sum(len(sequence.tokens) for sequence in self.running)
+
     def check_integrity(self) -> None:
         """Phases, queues and reference counts agree."""
         groups = (
