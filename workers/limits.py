@@ -43,7 +43,7 @@ class Limits:
         """Why this can never be served here, or None. `tokens` is the log the engine starts from."""
         if not spec.prompt:
             return "the prompt is empty"
-        if min(tokens) < 0 or max(tokens) >= self.vocab_size:
+        if self.unknown_token(tokens):
             return f"a token id is outside the vocabulary of {self.vocab_size}"
         if len(tokens) >= self.context_tokens_max:
             return f"{len(tokens)} tokens leave no room in a context of {self.context_tokens_max}"
@@ -53,6 +53,10 @@ class Limits:
         if needed > self.blocks:
             return f"{len(tokens)} tokens and the next need {needed} KV blocks, there are {self.blocks}"
         return self._sampling_objection(spec.sampling)
+
+    def unknown_token(self, tokens: Sequence[int]) -> bool:
+        """Whether the model has no embedding for one of them."""
+        return min(tokens) < 0 or max(tokens) >= self.vocab_size
 
     def _sampling_objection(self, sampling: Sampling) -> str | None:
         finite = (

@@ -58,8 +58,8 @@ class Steps:
     def plan(self) -> list[Chunk]:
         """What to compute next; empty when there is nothing, or when something is to be said before.
 
-        When hand-offs begin, that is said before their first chunk is computed, so that a destination can be bound while
-        it is.
+        A step takes long. When hand-offs begin, a destination can be bound meanwhile, and whoever asked for blocks, or
+        was refused, has no reason to wait for it either.
         """
         batch, self._announced = self._announced, None
         if batch is None:
@@ -68,7 +68,8 @@ class Steps:
             for sequence in batch.stuck:
                 reason = f"{len(sequence.tokens)} tokens need more KV blocks than there are"
                 self._residents.fail(sequence, reason, retryable=False)
-            if self._announce(batch):
+            self._announce(batch)
+            if self._outbox and batch.chunks:
                 self._announced = batch
                 return []
         # Commands may have ended sequences since the batch was planned.
@@ -115,13 +116,12 @@ class Steps:
         """Asserts that every block and every sequence is where it should be."""
         self._residents.check_integrity()
 
-    def _announce(self, batch: Batch) -> bool:
-        """Say which hand-offs begin, with what the prefix cache already has of them; False if none does."""
-        begun = [sequence for sequence in batch.begun if sequence.hand_off]
-        for sequence in begun:
-            self._outbox.started(sequence)
-            self._publish_full_blocks(sequence)
-        return bool(begun)
+    def _announce(self, batch: Batch) -> None:
+        """Say which hand-offs begin, with what the prefix cache already has of them."""
+        for sequence in batch.begun:
+            if sequence.hand_off:
+                self._outbox.started(sequence)
+                self._publish_full_blocks(sequence)
 
     def _advance(self, chunk: Chunk) -> None:
         sequence, end = chunk.sequence, chunk.sequence.computed + chunk.tokens
