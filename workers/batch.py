@@ -1,7 +1,9 @@
-"""What one step computes: chunks of sequences. Made by the scheduler, run by `forward`."""
+"""What one step computes, chunks of sequences, and what comes of one. Made by the scheduler, run by `forward`."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from tercet.request import TokenLogprobs
 from tercet.workers.sequence import Sequence
 
 
@@ -16,6 +18,13 @@ class Chunk:
     def completes(self) -> bool:
         """After it the next token can be drawn."""
         return self.tokens == self.sequence.remaining
+
+
+class Drawn(NamedTuple):
+    """A token; None when the model's logits are not numbers, and nothing can be drawn."""
+
+    token: int | None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(slots=True)

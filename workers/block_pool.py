@@ -71,6 +71,11 @@ class BlockPool:
         """Blocks that can be found by their hash, referenced or not."""
         return len(self._cached)
 
+    @property
+    def hashes(self) -> Iterable[BlockHash]:
+        """Under which blocks can be found."""
+        return self._cached.keys()
+
     def generation(self, block: BlockId) -> int:
         return int(self._generations[block])
 
