@@ -51,8 +51,9 @@ class Reception:
         timers: Timers,
         dice: Dice,
         index: PrefixIndex | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.ledger = Ledger()
+        self.ledger = Ledger() if ledger is None else ledger
         own = PrefixIndex(config.router.prefix_index_blocks_max)
         self.index = own if index is None else index
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers

@@ -11,6 +11,7 @@ from tercet.ids import FrontDoorId, RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, Sampling, TokenLogprobs
 from tercet.role import Role
 from tercet.router.events import WorkerWord
+from tercet.router.ledger import Ledger
 from tercet.router.policy import Dice
 from tercet.router.pool import Peer, Roster
 from tercet.router.prefix_index import Prefix, PrefixIndex
@@ -129,6 +130,7 @@ class Entrance:
         dice: Dice,
         *,
         index: PrefixIndex | None = None,
+        ledger: Ledger | None = None,
         network_s: float = 0.0,
     ) -> None:
         self.name, self.timeline = name, timeline
@@ -140,7 +142,7 @@ class Entrance:
             for worker, machine in machines.items()
         }
         self._rosters = {role: self._roster_of(role) for role in Role}
-        self.reception = TracedReception(config, self, timeline, timeline, dice, index)
+        self.reception = TracedReception(config, self, timeline, timeline, dice, index, ledger)
         self.reception.book = book
 
     # ---- the seating of the reception --------------------------------------------------------------------------------

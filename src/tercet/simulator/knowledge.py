@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from tercet.ids import WorkerId
-from tercet.router.ledger import Life
+from tercet.router.ledger import Ledger, Life
 from tercet.router.prefix_index import PrefixIndex
 from tercet.router.prefix_names import PrefixName
 from tercet.simulator.machine import Machine
+from tercet.wire import Endpoint, LoadReport
 
 
 class Knowledge(StrEnum):
@@ -20,6 +21,15 @@ class Knowledge(StrEnum):
     OWN = "own"
     SNAPSHOT = "snapshot"
     EXACT = "exact"
+
+
+class ReportsAlone(Ledger):
+    """Forgets what was sent: load is what workers said last. For comparisons with routers that keep no account."""
+
+    def pending_tokens(
+        self, worker: Endpoint, report: LoadReport | None, computed_tokens: int = 0
+    ) -> int:
+        return report.pending_prefill_tokens if report is not None else 0
 
 
 class ToldIndex(PrefixIndex):

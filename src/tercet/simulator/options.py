@@ -33,6 +33,8 @@ class SimulationOptions:
     """Workers report so often, each in its own phase. 0: on every change, so front doors see everything as it is."""
     knowledge: Knowledge = Knowledge.OWN
     """Of caches."""
+    accounts: bool = True
+    """Front doors count what they have sent and no report shows yet, and what must be done since; off only to compare."""
     network_s: float = 0.0
     """A message's way between a front door and a worker."""
     estimate_noise: float = 0.0

@@ -14,7 +14,7 @@ from tercet.router.record import RequestRecord
 from tercet.simulator.clients import Ended, clients_of
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.findings import Findings
-from tercet.simulator.knowledge import Knowledge, ToldIndex
+from tercet.simulator.knowledge import Knowledge, ReportsAlone, ToldIndex
 from tercet.simulator.layout import all_in_one, in_blocks_of, seats
 from tercet.simulator.options import SimulationOptions
 from tercet.simulator.plant import Plant
@@ -109,6 +109,7 @@ class Simulation:
             self._book,
             random.Random(f"{self._options.seed}/{number}"),
             index=index,
+            ledger=None if self._options.accounts else ReportsAlone(),
             network_s=self._options.network_s,
         )
 
