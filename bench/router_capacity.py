@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -355,12 +356,21 @@ def show(rows: Sequence[Row]) -> None:
         Console().print(table)
 
 
-def run(folder: Path, cells: Sequence[Cell], names: Sequence[str], processes: int) -> list[Row]:
-    tasks = list(plan(cells, names))
+def run(
+    folder: Path, cells: Sequence[Cell], names: Sequence[str], processes: int, out: Path | None
+) -> list[Row]:
+    """Rows in the order of the plan; `out` is written anew with each, for a run that is cut off."""
+    rows: list[Row] = []
     with ProcessPoolExecutor(processes) as pool:
+        tasks = plan(cells, names)
         futures = [pool.submit(measure, cell, contender, folder) for cell, contender in tasks]
-        return [future.result() for future in track(futures, "simulating …")]
+        for future in track(futures, "simulating …"):
+            rows.append(future.result())
+            if out is not None:
+                out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    return rows
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
-    path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+def load_rows(path: Path) -> list[Row]:
+    """What an earlier run has written."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Row])

@@ -232,22 +232,19 @@ def show(rows: list[Row]) -> None:
     Console().print(table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policies", nargs="+", default=[*POLICIES.names, LATE])
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--decisions", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="also write the rows here")
-    arguments = parser.parse_args()
+
+
+def run(asked: argparse.Namespace) -> None:
     rows = [
-        measure(name, workers, arguments.decisions)
-        for name in arguments.policies
-        for workers in arguments.workers
+        measure(name, workers, asked.decisions)
+        for name in asked.policies
+        for workers in asked.workers
     ]
     show(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
