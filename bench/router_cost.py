@@ -1,15 +1,18 @@
 """What a routing decision costs: every policy, with 8, 100 and 1,000 workers, for prompts of 8,192 tokens.
 
-The real parts without sockets: naming the prompt's prefixes, the live pool with ledger and prefix index, the policy. Prompts
-share a system prompt and, four of five, most of a conversation with an earlier one. A *decision* is everything from tokens
-to the chosen worker; *after* is what follows before the next request can be decided: charging the ledger and remembering the
-prefixes. Times are those of this thread on its core, whatever else the machine does. `dualmap, late` is the worst case, every worker being later than promised, so that each decision looks at all.
+The real reception without sockets. Prompts share a system prompt and, four of five, most of a conversation with an earlier one.
+A *decision* is everything from tokens to the chosen worker: naming the prompt's prefixes, looking at workers through ledger and
+prefix index, the policy. *After* is what follows before the next request can be decided: charging the ledger and remembering
+the prefixes. Times are those of this thread on its core. `dualmap, late` is the worst case, every worker being later than
+promised, so that each decision looks beyond the pair.
 """
 
 import argparse
+import gc
 import json
 import random
 import statistics
+import sys
 import time
 from array import array
 from collections import deque
@@ -18,27 +21,26 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from tercet.blocks import HashDomain
-from tercet.clock import ManualClock
-from tercet.config import LinkConfig
+from tercet.config import ClusterConfig, ModelConfig, PoolConfig, Pools, RouterConfig, SloConfig
 from tercet.ids import Incarnation, RequestId, WorkerId
+from tercet.request import RequestSpec, Sampling
 from tercet.role import Role
 from tercet.router.dualmap import PairReason
-from tercet.router.ledger import Ledger, life_of
+from tercet.router.errand import Errand
 from tercet.router.policies import POLICIES
-from tercet.router.policy import Ask, Choice, Chooser, WorkerView
-from tercet.router.pool import LivePool, Roster
-from tercet.router.prefix_index import Prefix, PrefixIndex
-from tercet.router.session import Session
-from tercet.router.views import view_of
-from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, LoadReport
+from tercet.router.policy import Rank
+from tercet.router.pool import Peer, Roster
+from tercet.router.reception import Reception
+from tercet.simulator.entrance import Acquaintance
+from tercet.simulator.timeline import Timeline
+from tercet.wire import Endpoint, LoadReport, Message
 
-BLOCK_TOKENS = 16
 PROMPT_TOKENS = 8192
 SYSTEM_TOKENS = 512
 VOCABULARY = 150_000
@@ -48,7 +50,7 @@ LATE = "dualmap, late"
 
 @dataclass(frozen=True)
 class Row:
-    """One policy on one size of pool; microseconds."""
+    """One policy on one size of pool; microseconds of the thread's own time, and bytes."""
 
     policy: str
     workers: int
@@ -58,7 +60,9 @@ class Row:
     decision_us_p99: float
     after_us_p50: float
     escapes: float
-    """Share of the decisions for which DualMap looked at everybody."""
+    """Share of the decisions for which DualMap looked beyond the pair."""
+    memory_bytes: int
+    """Of everything the front door remembers after the decisions: prefix index, ledger, hotness, rings."""
 
 
 class Times(NamedTuple):
@@ -68,96 +72,89 @@ class Times(NamedTuple):
     escaped: bool
 
 
-class Connected(Session):
-    """A session whose link is thought to stand."""
+class Seats:
+    """Workers that have all just reported the same."""
 
-    @property
-    def connected(self) -> bool:
-        return True
+    def __init__(self, workers: int, pending_tokens: int) -> None:
+        self._peers: dict[WorkerId, Peer] = {}
+        for number in range(workers):
+            worker, life = WorkerId(f"decode-{number}"), Incarnation("bench")
+            endpoint = Endpoint(worker, life, Role.DECODE, "127.0.0.1", 1, host_id="here")
+            self._peers[worker] = Acquaintance(endpoint, 1e9, _report(pending_tokens))
+        self._members = frozenset(self._peers)
 
-    @property
-    def usable(self) -> bool:
-        return True
+    def roster(self, role: Role) -> Roster:
+        return Roster(self._peers, self._members) if role is Role.DECODE else Roster()
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def post(self, worker: Endpoint, message: Message) -> None: ...
 
 
 class Desk:
-    """What `tercet.router.dispatch` does, with a clock read between its steps."""
+    """A reception whose requests stay until half as many as there are workers came after them."""
 
-    def __init__(self, policy: Chooser, workers: int, *, pending_tokens: int) -> None:
-        self._policy = policy
-        self._clock = ManualClock()
-        self._ledger, self._index = Ledger(), PrefixIndex(2**20)
-        seats = [_session(number, pending_tokens, self._clock) for number in range(workers)]
-        sessions = {session.endpoint.worker: session for session in seats}
-        self._roster = Roster(sessions, frozenset(sessions))
+    def __init__(self, policy: str, workers: int, *, late: bool) -> None:
+        config = ClusterConfig(
+            model=ModelConfig(path="none"),
+            pools=Pools(prefill=PoolConfig(replicas=0), decode=PoolConfig(replicas=workers)),
+            router=RouterConfig(policy=policy, prefix_index_blocks_max=2**20),
+            slo=SloConfig(ttft_ms=1.0 if late else 500.0),
+        )
+        self._clock = Timeline()
+        seats = Seats(workers, pending_tokens=100)
+        self._reception = Reception(config, seats, self._clock, self._clock, random.Random(1))
+        self._workers = workers
         self._open: deque[ExitStack] = deque()
 
     def serve(self, number: int, prompt: list[int]) -> Times:
-        """One request; it stays in the ledger until half as many as there are workers came after it."""
+        reception, dispatch = self._reception, self._reception.dispatch
+        spec = RequestSpec(RequestId(f"r{number}"), prompt, Sampling())
+        stack = ExitStack()
+        slot = stack.enter_context(reception.ledger.slot())
+        self._clock.call_later(0.01, lambda: None)
+        self._clock.run(lambda: True)
         begun = time.thread_time_ns()
-        prefix = Prefix(prompt, BLOCK_TOKENS, HashDomain())
+        errand = Errand(spec, reception.prefix(spec), slot)
         named = time.thread_time_ns()
-        request = RequestId(f"r{number}")
-        ask = Ask(
-            request, len(prompt), names=prefix.names, block_tokens=BLOCK_TOKENS, at_s=0.01 * number
-        )
-        choice = self._policy.choose(ask, self._pool(prefix))
+        ask = errand.ask(0, self._clock.now_s(), Rank(due_s=self._clock.now_s() + 0.5))
+        route = dispatch.plan(ask, frozenset())
         decided = time.thread_time_ns()
-        assert choice is not None
-        self._charge(prefix, choice)
+        assert route is not None
+        dispatch.send(errand, ask, route)
         after = time.thread_time_ns()
-        if len(self._open) > len(self._roster.sessions) // 2:
+        self._open.append(stack)
+        if len(self._open) > self._workers // 2:
             self._open.popleft().close()
-        escaped = choice.reason == PairReason.ESCAPE
+        escaped = route.choice.reason == PairReason.ESCAPE
         return Times(named - begun, decided - begun, after - decided, escaped)
+
+    def memory_bytes(self) -> int:
+        return size_of(self._reception)
 
     def close(self) -> None:
         while self._open:
             self._open.popleft().close()
 
-    def _pool(self, prefix: Prefix) -> LivePool:
-        def one(session: Session) -> WorkerView:
-            blocks = self._index.hit(life_of(session.endpoint), prefix.names)
-            return view_of(session, self._ledger, prefix.tokens(blocks), 0.0)
 
-        def everybody(sessions: Iterator[Session]) -> Iterator[WorkerView]:
-            hits = self._index.hits(prefix.names)
-            for session in sessions:
-                blocks = hits.get(life_of(session.endpoint), 0)
-                yield view_of(session, self._ledger, prefix.tokens(blocks), 0.0)
-
-        return LivePool(self._roster, frozenset(), one, everybody)
-
-    def _charge(self, prefix: Prefix, choice: Choice) -> None:
-        worker, stack = choice.view.endpoint, ExitStack()
-        slot = stack.enter_context(self._ledger.slot())
-        miss_tokens = PROMPT_TOKENS - choice.view.hit_tokens
-        slot.charge(worker, tokens=miss_tokens, context_tokens=PROMPT_TOKENS, now_s=0.0)
-        self._index.record(life_of(worker), prefix.names)
-        self._open.append(stack)
+def size_of(root: object) -> int:
+    """Bytes of everything that hangs on an object and is not a module, class or function."""
+    seen: set[int] = set()
+    stack, total = [root], 0
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | FunctionType | MethodType):
+            continue
+        seen.add(id(thing))
+        total += sys.getsizeof(thing)
+        stack += gc.get_referents(thing)
+    return total
 
 
-class Deaf:
-    """Listens to nothing: no session of this benchmark is ever opened."""
-
-    def heard(self, word: object) -> None: ...
-
-    def reported(self, worker: Endpoint) -> None: ...
-
-    def connected(self, worker: Endpoint) -> None: ...
-
-    def lost(self, worker: Endpoint, reason: str) -> None: ...
-
-
-def _session(number: int, pending_tokens: int, clock: ManualClock) -> Session:
-    worker, life = WorkerId(f"prefill-{number}"), Incarnation("bench")
-    endpoint = Endpoint(worker, life, Role.PREFILL, "127.0.0.1", 1, host_id="here")
-    hello = Hello(PROTOCOL_VERSION, "bench", "f", life, life)
-    session = Connected(
-        endpoint, hello, config=LinkConfig(), host_id="here", clock=clock, listener=Deaf()
-    )
-    session.report = LoadReport(
-        role=Role.PREFILL,
+def _report(pending_tokens: int) -> LoadReport:
+    return LoadReport(
+        role=Role.DECODE,
         waiting=1,
         running=1,
         holding=0,
@@ -168,7 +165,6 @@ def _session(number: int, pending_tokens: int, clock: ManualClock) -> Session:
         blocks_used=0,
         prefill_coefficients=(1e-3, 2e-5, 1e-9),
     )
-    return session
 
 
 def prompts(dice: random.Random) -> Iterator[list[int]]:
@@ -191,9 +187,9 @@ def _tokens(dice: random.Random, count: int) -> "array[int]":
 def measure(name: str, workers: int, decisions: int) -> Row:
     """The first fifth of the requests warms up and is not counted."""
     late = name == LATE
-    options = POLICIES.options("dualmap" if late else name, {"ttft_slo_ms": 1} if late else {})
-    desk = Desk(options.build(random.Random(1)), workers, pending_tokens=100)
+    desk = Desk("dualmap" if late else name, workers, late=late)
     times = [desk.serve(n, p) for n, p in enumerate(islice(prompts(random.Random(2)), decisions))]
+    memory_bytes = desk.memory_bytes()
     desk.close()
     times = times[decisions // 5 :]
     decision = statistics.quantiles((t.decision_ns / 1e3 for t in times), n=100)
@@ -206,6 +202,7 @@ def measure(name: str, workers: int, decisions: int) -> Row:
         decision_us_p99=decision[98],
         after_us_p50=statistics.median(t.after_ns for t in times) / 1e3,
         escapes=sum(t.escaped for t in times) / len(times),
+        memory_bytes=memory_bytes,
     )
 
 
@@ -219,6 +216,7 @@ def show(rows: list[Row]) -> None:
         "p99",
         "after p50",
         "escapes",
+        "memory",
     ):
         table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     for row in rows:
@@ -228,6 +226,7 @@ def show(rows: list[Row]) -> None:
             f"{row.workers:,}",
             *(f"{figure:,.0f}" for figure in figures),
             f"{row.escapes:.1%}",
+            f"{row.memory_bytes / 2**20:.0f} MiB",
         )
     Console().print(table)
 
