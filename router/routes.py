@@ -1,9 +1,12 @@
 """Where a request goes: the policy's choice in each pool, and whether the two are needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tercet.router.policy import Ask, Choice, Chooser, Pool, WorkerView
 from tercet.router.split import Split, SplitReason, predict_ttft_s
+
+CANDIDATES_MAX = 4
+"""Candidates kept with a request that waits, and with its record; how many there were is kept too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,11 @@ class Route:
     @property
     def view(self) -> WorkerView:
         return self.choice.view
+
+    def shortened(self) -> "Route":
+        """With no more candidates than are worth keeping."""
+        choice = self.choice.shortened(CANDIDATES_MAX)
+        return self if choice is self.choice else replace(self, choice=choice)
 
     @property
     def hand_off(self) -> bool:

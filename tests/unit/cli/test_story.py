@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from tercet.cli.story import PAIR_WORDS, SPLIT_WORDS, story
+from tercet.cli.story import CHOICE_WORDS, SPLIT_WORDS, story
 from tercet.ids import FrontDoorId, RequestId, WorkerId
 from tercet.request import FinishReason
 from tercet.role import Role
+from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
 from tercet.router.note import CandidateNote, ChoiceNote
@@ -156,6 +157,6 @@ def test_choices_without_a_worker_are_counted() -> None:
 
 def test_every_reason_has_words_and_a_strangers_reason_stands_for_itself() -> None:
     assert set(SPLIT_WORDS) == set(SplitReason)
-    assert set(PAIR_WORDS) == set(PairReason)
+    assert set(CHOICE_WORDS) == {*PairReason, *Detour}
     odd = msgspec.structs.replace(DECODE, reason="owner")
     assert "decode-1 to decode by owner" in show(msgspec.structs.replace(APART, choices=(odd,)))
