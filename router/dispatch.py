@@ -10,7 +10,7 @@ from tercet.role import Role
 from tercet.router.errand import Errand
 from tercet.router.forecast import ttft_s
 from tercet.router.ledger import Ledger
-from tercet.router.policy import Ask, Choice, Pool, WorkerView
+from tercet.router.policy import Ask, Choice, Pool, Scored, WorkerView
 from tercet.router.pool import Peer
 from tercet.router.routes import Route, Routes
 from tercet.router.sight import Sight
@@ -102,11 +102,16 @@ class Dispatch:
         return self.sight.pools(ask, exclude)(route.view.endpoint.role)
 
     def _moved(self, ask: Ask, route: Route, view: WorkerView, detour: Detour | None) -> Route:
-        choice = structs.replace(route.choice, view=view, reason=detour or route.choice.reason)
-        predicted_s = None if route.predicted_ttft_s is None else self.predict_s(ask, view)
+        choice, predicted_s = route.choice, route.predicted_ttft_s
+        if predicted_s is not None:
+            predicted_s = self.predict_s(ask, view)
+        if view.worker not in (scored.view.worker for scored in choice.candidates):
+            cost_tokens = float(view.miss_tokens(ask) + view.load_tokens)
+            own = Scored(view, cost_tokens, predicted_s)
+            choice = structs.replace(choice, candidates=(own, *choice.candidates))
         return structs.replace(
             route,
-            choice=choice,
+            choice=structs.replace(choice, view=view, reason=detour or choice.reason),
             miss_tokens=view.miss_tokens(ask),
             predicted_ttft_s=predicted_s,
         )

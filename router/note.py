@@ -1,17 +1,12 @@
 """Why a request went where it went, in the form in which records keep it."""
 
-from collections.abc import Sequence
-from heapq import nsmallest
-
 import msgspec
 
 from tercet.ids import WorkerId
 from tercet.role import Role
 from tercet.router.policy import Ask, Choice, Scored
+from tercet.router.routes import CANDIDATES_MAX
 from tercet.router.split import predict_ttft_s
-
-CANDIDATES_MAX = 4
-"""Candidates kept with a record; how many there were is kept too."""
 
 
 class CandidateNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,22 +38,14 @@ def note_of(choice: Choice, ask: Ask | None = None) -> ChoiceNote:
 
     With `ask`, of a worker that would compute the prompt, a first token that the policy did not predict is predicted here.
     """
-    chosen = choice.view.worker
-    own = [scored for scored in choice.candidates if scored.view.worker == chosen]
+    kept = choice.shortened(CANDIDATES_MAX)
     return ChoiceNote(
         role=choice.view.endpoint.role,
-        worker=chosen,
+        worker=choice.view.worker,
         reason=choice.reason,
-        considered=len(choice.candidates),
-        candidates=tuple(
-            _candidate(scored, ask) for scored in own + _cheapest(choice.candidates, chosen)
-        ),
+        considered=choice.considered,
+        candidates=tuple(_candidate(scored, ask) for scored in kept.candidates),
     )
-
-
-def _cheapest(candidates: Sequence[Scored], besides: WorkerId) -> list[Scored]:
-    others = (scored for scored in candidates if scored.view.worker != besides)
-    return nsmallest(CANDIDATES_MAX - 1, others, key=lambda scored: scored.cost_tokens)
 
 
 def _candidate(scored: Scored, ask: Ask | None) -> CandidateNote:

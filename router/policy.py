@@ -8,6 +8,7 @@ clock, and roll dice only with the generator they were given. The unit of every 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Protocol
 
 import msgspec
@@ -100,6 +101,23 @@ class Choice(msgspec.Struct, frozen=True):
     candidates: tuple[Scored, ...]
     reason: str = ""
     """In one word, where the policy has several reasons; empty where the costs say everything."""
+    left_out: int = 0
+    """Candidates that are listed no more."""
+
+    @property
+    def considered(self) -> int:
+        """How many candidates there were."""
+        return len(self.candidates) + self.left_out
+
+    def shortened(self, most: int) -> "Choice":
+        """With the one chosen and the cheapest others."""
+        if len(self.candidates) <= most:
+            return self
+        chosen = self.view.worker
+        own = [scored for scored in self.candidates if scored.view.worker == chosen]
+        others = (scored for scored in self.candidates if scored.view.worker != chosen)
+        kept = own + nsmallest(most - len(own), others, key=lambda scored: scored.cost_tokens)
+        return msgspec.structs.replace(self, candidates=tuple(kept), left_out=self.considered - len(kept))
 
 
 class Pool(Protocol):

@@ -7,6 +7,9 @@ import msgspec
 from tercet.router.policy import Ask, Choice, Chooser, Pool, WorkerView
 from tercet.router.split import Split, SplitReason, predict_ttft_s
 
+CANDIDATES_MAX = 4
+"""Candidates kept with a request that waits, and with its record; how many there were is kept too."""
+
 
 class Route(msgspec.Struct, frozen=True):
     """The worker that begins with a request, and everything that explains why."""
@@ -20,6 +23,11 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def view(self) -> WorkerView:
         return self.choice.view
+
+    def shortened(self) -> "Route":
+        """With no more candidates than are worth keeping."""
+        choice = self.choice.shortened(CANDIDATES_MAX)
+        return self if choice is self.choice else msgspec.structs.replace(self, choice=choice)
 
     @property
     def hand_off(self) -> bool:

@@ -19,7 +19,7 @@ from tercet.router.policy import Ask, WorkerView
 from tercet.router.pool import LivePool, Peer, Roster
 from tercet.router.prefix_index import PrefixIndex
 from tercet.router.prefix_names import PrefixName
-from tercet.router.views import view_of
+from tercet.router.views import pending_tokens, view_of
 from tercet.wire import Endpoint
 
 ASSUMED_TOKENS_PER_S = 10_000.0
@@ -76,6 +76,14 @@ class Sight:
     def coefficients(self, view: WorkerView) -> Coefficients:
         """How long the worker takes to prefill, by its own fit, another one's, or the assumption."""
         return self._forecast.coefficients(view.report)
+
+    def pending_s(self, role: Role, worker: WorkerId, now_s: float) -> float | None:
+        """How long a worker will take for the prompts that it has; None while it may not be sent more."""
+        peer = self._seats.roster(role).sessions.get(worker)
+        if peer is None or not peer.usable or peer.suspect(now_s):
+            return None
+        token_s = self._forecast.coefficients(peer.report)[1]
+        return token_s * pending_tokens(peer, self._ledger, now_s, token_s)
 
     def _view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
         coefficients = self._forecast.coefficients(peer.report)

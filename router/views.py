@@ -14,22 +14,26 @@ def view_of(
     With `token_s`, the time it takes for a token, what it has computed since its report is taken off the report.
     """
     worker, report = peer.endpoint, peer.report
-    age_s = peer.report_age_s(now_s)
-    computed_tokens = int(age_s / token_s) if token_s else 0
-    pending_tokens = ledger.pending_tokens(worker, report, computed_tokens)
+    pending = pending_tokens(peer, ledger, now_s, token_s)
     unreported = ledger.unreported(worker)
-    load_tokens = pending_tokens
+    load_tokens = pending
     if worker.role is Role.DECODE:
         load_tokens += ledger.context_tokens(worker, report)
     return WorkerView(
         endpoint=worker,
         report=report,
-        report_age_s=age_s,
+        report_age_s=peer.report_age_s(now_s),
         suspect=peer.suspect(now_s),
-        pending_tokens=pending_tokens,
+        pending_tokens=pending,
         load_tokens=load_tokens,
         outstanding=ledger.outstanding(worker),
         hit_tokens=hit_tokens,
         unreported_requests=unreported.requests,
         unreported_context_tokens=unreported.context_tokens,
     )
+
+
+def pending_tokens(peer: Peer, ledger: Ledger, now_s: float, token_s: float) -> int:
+    """Prompt tokens that the worker has still to compute at `now_s`."""
+    computed_tokens = int(peer.report_age_s(now_s) / token_s) if token_s else 0
+    return ledger.pending_tokens(peer.endpoint, peer.report, computed_tokens)

@@ -24,10 +24,10 @@ class Denials:
         if ticket.deadline_s == NEVER_S or ticket.route is None:
             return None
         left_s = ticket.deadline_s - ask.at_s
-        if self._outlook.first_token_s(ask, ticket.route) <= left_s:
+        if self._outlook.first_token_s(ask, ticket.view) <= left_s:
             return None
         ticket.route = self._dispatch.earliest(ask, ticket.route, ticket.exclude)
-        late_s = self._outlook.first_token_s(ask, ticket.route) - left_s
+        late_s = self._outlook.first_token_s(ask, ticket.view) - left_s
         if late_s <= 0:
             return None
         reason = f"the first token is predicted {late_s:.2f} s after the deadline"

@@ -169,8 +169,9 @@ class Door:
         if ticket.route is None:
             self._room.wait_without_plan(ticket)
             return
-        late = ask.at_s + self._outlook.first_token_s(ask, ticket.route) > ask.rank.due_s
-        coefficients = self._dispatch.sight.coefficients(ticket.route.view)
+        ticket.route = ticket.route.shortened()
+        late = ask.at_s + self._outlook.first_token_s(ask, ticket.view) > ask.rank.due_s
+        coefficients = self._dispatch.sight.coefficients(ticket.view)
         self._room.line_up(ticket, ask, coefficients, late=late)
 
     def _plan_lobby(self, now_s: float) -> None:
@@ -211,16 +212,16 @@ class Door:
         if self._is_full or self._closures.left_s(worker, now_s) > 0:
             return None
         ticket = self._room.first_of(worker) or self._drawn_by(worker, now_s)
-        route = self._outlook.with_worker(ticket, worker, now_s) if ticket is not None else None
-        if ticket is None or route is None:
+        ahead_s = self._rules.ahead_s
+        if ticket is None or not self._outlook.begins_soon(ticket, worker, now_s, ahead_s):
             return None
-        if not self._outlook.begins_soon(route, self._rules.ahead_s):
-            return None
+        route = self._outlook.with_worker(ticket, worker, now_s)
+        assert route is not None, f"{worker} may be asked and may not"
         self._room.leave(ticket)
         self._dispatch.send(ticket.errand, ticket.ask(now_s), route)
         if not ticket.begun:
             ticket.begun = True
-            self._fair.served(ticket.rank.tag, self._room.lowest_tag(beside=ticket))
+            self._fair.served(ticket.rank.tenant, len(ticket.errand.spec.prompt))
         self._sent.add(ticket)
         return Sent(ticket, route)
 

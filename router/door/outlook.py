@@ -7,7 +7,7 @@ from tercet.router.door.line import Line
 from tercet.router.door.lines import Lines
 from tercet.router.door.ticket import NEVER_S, Ticket
 from tercet.router.forecast import prefill_s
-from tercet.router.policy import Ask
+from tercet.router.policy import Ask, WorkerView
 from tercet.router.routes import Route
 
 AGAIN_PRICE = 3.0
@@ -19,26 +19,27 @@ class Outlook:
     """Predicts; changes nothing."""
 
     def __init__(self, dispatch: Dispatch, lines: Lines, closures: Closures) -> None:
-        self._dispatch, self._lines, self._closures = dispatch, lines, closures
+        self._dispatch, self._sight = dispatch, dispatch.sight
+        self._lines, self._closures = lines, closures
 
-    def begins_soon(self, route: Route, ahead_s: float) -> bool:
-        """Whether its worker has no more than this to do."""
-        return self._pending_s(route) <= ahead_s
+    def begins_soon(self, ticket: Ticket, worker: WorkerId, now_s: float, ahead_s: float) -> bool:
+        """Whether the worker, which is of the pool that the ticket is planned for, has no more than this to do."""
+        pending_s = self._sight.pending_s(ticket.view.endpoint.role, worker, now_s)
+        return pending_s is not None and pending_s <= ahead_s
 
-    def first_token_s(self, ask: Ask, route: Route) -> float:
-        """Seconds until the first token of somebody who comes now and is planned so."""
-        delay_s = self._starts_in_s(route, ask.at_s) - self._pending_s(route)
-        return self._dispatch.predict_s(ask, route.view) + delay_s
+    def first_token_s(self, ask: Ask, view: WorkerView) -> float:
+        """Seconds until the first token of somebody who comes now and is planned for that worker."""
+        pending_s = view.pending_tokens * self._sight.coefficients(view)[1]
+        closed_s = self._closures.left_s(view.worker, ask.at_s)
+        return self._dispatch.predict_s(ask, view) + max(0.0, closed_s - pending_s)
 
     def late_ones(self, line: Line, now_s: float) -> list[tuple[Ticket, bool]] | None:
         """Whether each who stands there is predicted to be late; None while the worker may not be asked."""
-        first = line.first()
-        assert first.route is not None, f"{first.id} is not planned"
-        route = self._dispatch.at(first.ask(now_s), first.route, first.worker)
-        if route is None:
+        starts_in_s = self._starts_in_s(line.first(), now_s)
+        if starts_in_s is None:
             return None
-        coefficients = self._dispatch.sight.coefficients(route.view)
-        starts_s, found = now_s + self._starts_in_s(route, now_s), []
+        coefficients = self._sight.coefficients(line.first().view)
+        starts_s, found = now_s + starts_in_s, []
         for ticket in line:
             end_s = starts_s + prefill_s(ticket.work_tokens, ticket.tokens, coefficients)
             found.append((ticket, end_s > ticket.rank.due_s))
@@ -60,14 +61,11 @@ class Outlook:
         in_time = now_s + here_s <= ask.rank.due_s
         if not in_time and not late:
             return 0.0
-        there = self._dispatch.at(ask, route, ticket.worker)
-        if there is None:
-            return NEVER_S
-        sooner_s = self._in_line_s(ticket, there, now_s) - here_s
+        sooner_s = self._there_s(ticket, now_s) - here_s
         if in_time and late:
             return sooner_s
-        token_s = self._dispatch.sight.coefficients(here.view)[1]
-        return sooner_s - AGAIN_PRICE * token_s * max(0, here.miss_tokens - there.miss_tokens)
+        again_tokens = max(0, here.miss_tokens - ticket.work_tokens)
+        return sooner_s - AGAIN_PRICE * self._sight.coefficients(here.view)[1] * again_tokens
 
     def with_worker(self, ticket: Ticket, worker: WorkerId, now_s: float) -> Route | None:
         """Its plan with the worker that is going to be sent it, as that one looks now; None while it may not be asked."""
@@ -75,19 +73,19 @@ class Outlook:
         detour = None if worker == ticket.worker else Detour.DRAWN
         return self._dispatch.at(ticket.ask(now_s), ticket.route, worker, detour)
 
-    def _in_line_s(self, ticket: Ticket, route: Route, now_s: float) -> float:
-        line = self._lines.of(ticket.worker)
+    def _there_s(self, ticket: Ticket, now_s: float) -> float:
+        """Seconds until its first token where it stands."""
+        starts_in_s, line = self._starts_in_s(ticket, now_s), self._lines.of(ticket.worker)
         assert line is not None, f"{ticket.id} stands in no line"
-        coefficients = self._dispatch.sight.coefficients(route.view)
+        if starts_in_s is None:
+            return NEVER_S
+        coefficients = self._sight.coefficients(ticket.view)
         ahead_s = coefficients[1] * line.tokens_before(ticket)
-        own_s = prefill_s(ticket.work_tokens, ticket.tokens, coefficients)
-        return self._starts_in_s(route, now_s) + ahead_s + own_s
+        return starts_in_s + ahead_s + prefill_s(ticket.work_tokens, ticket.tokens, coefficients)
 
-    def _starts_in_s(self, route: Route, now_s: float) -> float:
-        """Seconds until its worker takes the first one of its line."""
-        closed_s = self._closures.left_s(route.view.worker, now_s)
-        return max(self._pending_s(route), closed_s)
-
-    def _pending_s(self, route: Route) -> float:
-        view = route.view
-        return view.pending_tokens * self._dispatch.sight.coefficients(view)[1]
+    def _starts_in_s(self, ticket: Ticket, now_s: float) -> float | None:
+        """Seconds until its worker takes the first one of its line; None while it may not be asked."""
+        endpoint = ticket.view.endpoint
+        pending_s = self._sight.pending_s(endpoint.role, endpoint.worker, now_s)
+        closed_s = self._closures.left_s(endpoint.worker, now_s)
+        return None if pending_s is None else max(pending_s, closed_s)

@@ -50,12 +50,6 @@ class Room:
         """Who has the last turn of those who have not begun: there must be one."""
         return max((each for each in self._waiting if not each.begun), key=lambda each: each.turn)
 
-    def lowest_tag(self, beside: Ticket) -> float:
-        """Of those who wait and whose priority is not lower."""
-        ranks = (ticket.rank for ticket in self._waiting)
-        tags = (rank.tag for rank in ranks if rank.priority >= beside.rank.priority)
-        return min(tags, default=beside.rank.tag)
-
     def strays(self, worker: WorkerId) -> list[Ticket]:
         """Whom an idle worker may draw."""
         return self._strays.candidates(worker)

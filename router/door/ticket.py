@@ -7,7 +7,7 @@ from msgspec import structs
 
 from tercet.ids import RequestId, WorkerId
 from tercet.router.errand import Errand
-from tercet.router.policy import Ask, Rank
+from tercet.router.policy import Ask, Rank, WorkerView
 from tercet.router.routes import Route
 
 NEVER_S = math.inf
@@ -57,9 +57,10 @@ class Ticket:
     @property
     def seconds(self) -> tuple[WorkerId, ...]:
         """The other one of its pair, if its policy looked at a pair."""
-        candidates = self.route.choice.candidates if self.route is not None else ()
-        others = tuple(one.view.worker for one in candidates if one.view.worker != self.worker)
-        return others if len(candidates) == 2 else ()
+        if self.route is None or self.route.choice.considered != 2:
+            return ()
+        workers = (scored.view.worker for scored in self.route.choice.candidates)
+        return tuple(worker for worker in workers if worker != self.worker)
 
     @property
     def choices(self) -> tuple[WorkerId, ...]:
@@ -67,10 +68,15 @@ class Ticket:
         return (self.worker, *self.seconds) if self.route is not None else ()
 
     @property
+    def view(self) -> WorkerView:
+        """Of its worker, as it looked when this was planned."""
+        assert self.route is not None, f"{self.id} is not planned"
+        return self.route.view
+
+    @property
     def worker(self) -> WorkerId:
         """Where it waits."""
-        assert self.route is not None, f"{self.id} is not planned"
-        return self.route.view.worker
+        return self.view.worker
 
     def again(self, output_tokens: int, exclude: frozenset[WorkerId], now_s: float) -> None:
         """It asks (again) for a worker. Tokens that came since the last time are a new beginning: it may wait as long as at

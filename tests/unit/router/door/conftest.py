@@ -101,6 +101,7 @@ class Hall:
     clock: ManualClock
     fair: FairShare
     lines: Lines
+    dispatch: Dispatch
     door: Door
     slo: SloConfig
     patience_s: float = 30.0
@@ -165,6 +166,10 @@ class Hall:
         self.ledger.reconcile(worker.endpoint, self.now_s)
         self.note(self.door.news(WorkerId(name), self.now_s))
 
+    @staticmethod
+    def report_of(pending: int) -> LoadReport:
+        return load_report(pending)
+
     def first_token(self, ticket: Ticket) -> None:
         worker = self.pool.workers[WorkerId(self.sent[str(ticket.id)])]
         ticket.errand.slot.prefilled(worker.endpoint)
@@ -199,6 +204,10 @@ class Hall:
 
     def _live(self) -> None:
         for worker in self.pool.workers.values():
+            if worker.report is not None:
+                computed = int(TOKENS_PER_S * (self.now_s - worker.heard_s))
+                pending = max(0, worker.report.pending_prefill_tokens - computed)
+                worker.report = load_report(pending)
             worker.heard_s = self.now_s
 
     def validate_empty(self) -> None:
@@ -227,7 +236,7 @@ def load_report(pending: int = 0) -> LoadReport:
 OpenHall = Callable[..., Hall]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hall() -> OpenHall:
     """Opens a hall with so many workers w0, w1 …, all idle; a worker is sent more while it has at most `ahead_s` to do."""
 
@@ -252,7 +261,7 @@ def hall() -> OpenHall:
         sight = Sight(pool, ledger, PrefixIndex(2**16), lines)
         dispatch = Dispatch(routes, sight, ledger, lambda: pool)
         door = Door(dispatch, lines, DoorRules(places, queue_max, ahead_s), fair, dice)
-        hall = Hall(pool, ledger, ManualClock(100.0), fair, lines, door, slo, patience_s)
+        hall = Hall(pool, ledger, ManualClock(100.0), fair, lines, dispatch, door, slo, patience_s)
         for number in range(workers):
             pool.join(f"w{number}", hall.now_s).report = load_report()
         return hall
