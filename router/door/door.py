@@ -83,7 +83,8 @@ class Door:
         for worker in ticket.choices:
             if ticket in self._room:
                 verdicts += self._serve(worker, now_s)
-        if not ticket.begun and self.queued > self._rules.queue_max:
+        newcomer = ticket in self._room and not ticket.begun
+        if newcomer and self.queued > self._rules.queue_max:
             verdicts.append(self._turn_away_last(now_s))
         return verdicts
 

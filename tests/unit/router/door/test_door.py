@@ -140,6 +140,17 @@ def test_a_flood_does_not_fill_the_queue_for_others(hall: OpenHall) -> None:
     assert list(home.away)[-1] == name(flood[9]), "its last one makes room"
 
 
+def test_a_queue_that_is_full_of_those_who_came_back_turns_nobody_of_them_away(
+    hall: OpenHall,
+) -> None:
+    home = hall(1, queue_max=0, enforced=True)
+    back = home.enter()
+    home.refuse(back, retry_after_s=4.0)
+    home.enter("in-time")
+    home.enter("late", tokens=9000)
+    assert (home.door.queued, set(home.away)) == (1, {"in-time", "late"})
+
+
 def test_a_full_queue_turns_away_the_lowest_priority(hall: OpenHall) -> None:
     home = hall(1, queue_max=2)
     home.report("w0", pending=100_000)
