@@ -132,6 +132,8 @@ class Reception:
         self._carry_out(self.door.news(worker.worker, self._clock.now_s()))
 
     def generated(self, ticket: Ticket, tokens: int) -> None:
+        if ticket.first_s is None:
+            ticket.first_s = self._clock.now_s()
         self._fair.generated(ticket.rank.tenant, tokens)
 
     # ---- what workers say --------------------------------------------------------------------------------------------
@@ -197,7 +199,13 @@ class Reception:
 def rules_of(config: ClusterConfig) -> DoorRules:
     """What the cluster file says about waiting."""
     door, within_s = config.front_door, min(config.engine_of(role).start_within_s for role in Role)
-    return DoorRules(door.in_flight_max, door.queue_max, within_s * AHEAD_SHARE)
+    slo = config.slo
+    return DoorRules(
+        places=door.in_flight_max,
+        queue_max=door.queue_max,
+        ahead_s=within_s * AHEAD_SHARE,
+        itl_s_max=slo.itl_ms / 1e3 if slo.enforced else NEVER_S,
+    )
 
 
 def routes_of(config: ClusterConfig, dice: Dice) -> Routes:

@@ -20,7 +20,7 @@ from tercet.router.pool import LivePool, Peer, Roster
 from tercet.router.prefix_index import PrefixIndex
 from tercet.router.prefix_names import PrefixName
 from tercet.router.views import pending_tokens, view_of
-from tercet.wire import Endpoint
+from tercet.wire import Endpoint, LoadReport
 
 ASSUMED_TOKENS_PER_S = 10_000.0
 """Speed of a worker before anybody has measured one."""
@@ -84,6 +84,11 @@ class Sight:
             return None
         token_s = self._forecast.coefficients(peer.report)[1]
         return token_s * pending_tokens(peer, self._ledger, now_s, token_s)
+
+    def reports(self, role: Role) -> Iterator[LoadReport]:
+        """The last ones of all workers of a pool that may be asked."""
+        peers = self._seats.roster(role).sessions.values()
+        return (peer.report for peer in peers if peer.usable and peer.report is not None)
 
     def _view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
         coefficients = self._forecast.coefficients(peer.report)

@@ -17,6 +17,7 @@ from tercet.ids import WorkerId
 from tercet.router.dispatch import Dispatch
 from tercet.router.door.closures import Closures
 from tercet.router.door.denials import Denials
+from tercet.router.door.early import Ours
 from tercet.router.door.fairness import FairShare
 from tercet.router.door.lines import Lines
 from tercet.router.door.outlook import Outlook
@@ -41,7 +42,7 @@ class Door:
         self._room, self._closures = Room(lines), Closures(dice)
         self._sent: set[Ticket] = set()
         self._outlook = Outlook(dispatch, lines, self._closures)
-        self._denials = Denials(dispatch, self._outlook)
+        self._denials = Denials(dispatch, self._outlook, rules.itl_s_max)
         self._look_s = NEVER_S
         self.turned_away = 0
         """Since the start."""
@@ -72,7 +73,7 @@ class Door:
         self._sent.discard(ticket)
         ask = ticket.ask(now_s)
         ticket.route = self._dispatch.plan(ask, ticket.exclude)
-        error = self._objection(ticket, ask)
+        error = self._denials.of_comer(ticket, ask, Ours(self._sent, self._room))
         verdicts: list[Verdict] = []
         if error is not None:
             verdicts.append(self._turn_away(ticket, error))
@@ -83,8 +84,11 @@ class Door:
         for worker in ticket.choices:
             if ticket in self._room:
                 verdicts += self._serve(worker, now_s)
-        if not ticket.begun and self.queued > self._rules.queue_max:
-            verdicts.append(self._turn_away_last(now_s))
+        came = ticket in self._room and not ticket.begun
+        if came and self.queued > self._rules.queue_max:
+            # Whoever has the last turn goes, not whoever came last: a flood does not keep others out.
+            error = self._denials.of_one_too_many(self.queued - 1, now_s)
+            verdicts.append(self._turn_away(self._room.last(), error))
         return verdicts
 
     def leave(self, ticket: Ticket) -> None:
@@ -100,7 +104,7 @@ class Door:
             return []
         was_full = self._is_full
         self._sent.remove(ticket)
-        self._denials.departed(now_s)
+        self._denials.departed(ticket, now_s)
         return self._fill(now_s) if was_full else []
 
     def refused(self, worker: WorkerId, retry_after_s: float, now_s: float) -> None:
@@ -137,16 +141,17 @@ class Door:
     def look(self, now_s: float) -> list[Verdict]:
         """Anything may have changed: see who has waited too long, plan again who waits for somebody not there, serve."""
         self._look_s = now_s + CHECK_S
-        verdicts: list[Verdict] = [
-            self._lose_patience(ticket, now_s) for ticket in self._room.impatient(now_s)
-        ]
+        verdicts: list[Verdict] = []
+        for ticket in self._room.impatient(now_s):
+            error = self._denials.of_impatient(ticket, self.queued, now_s)
+            verdicts.append(self._turn_away(ticket, error))
         for _, line in self._room.lines():
-            late = self._outlook.late_ones(line, now_s)
-            if late is None:
+            expected = self._outlook.first_tokens(line, now_s)
+            if expected is None:
                 self._room.send_home(line)
                 continue
-            for ticket, is_late in late:
-                self._room.note(ticket, late=is_late)
+            for ticket, first_token_s in expected:
+                self._room.expect(ticket, first_token_s)
         self._plan_lobby(now_s)
         opened = self._closures.opened(now_s)
         verdicts += self._fill(now_s)
@@ -170,9 +175,8 @@ class Door:
             self._room.wait_without_plan(ticket)
             return
         ticket.route = ticket.route.shortened()
-        late = ask.at_s + self._outlook.first_token_s(ask, ticket.view) > ask.rank.due_s
-        coefficients = self._dispatch.sight.coefficients(ticket.view)
-        self._room.line_up(ticket, ask, coefficients, late=late)
+        self._room.line_up(ticket, ask, self._dispatch.sight.coefficients(ticket.view))
+        self._room.expect(ticket, ask.at_s + self._outlook.first_token_s(ask, ticket.view))
 
     def _plan_lobby(self, now_s: float) -> None:
         """As many as may be, now with everybody: who said no before is asked again after a while. Where nobody may be asked
@@ -223,6 +227,7 @@ class Door:
             ticket.begun = True
             self._fair.served(ticket.rank.tenant, len(ticket.errand.spec.prompt))
         self._sent.add(ticket)
+        ticket.expected_s = now_s + self._dispatch.predict_s(ticket.ask(now_s), route.view)
         return Sent(ticket, route)
 
     def _drawn_by(self, worker: WorkerId, now_s: float) -> Ticket | None:
@@ -237,23 +242,6 @@ class Door:
         return best
 
     # ---- sending away ------------------------------------------------------------------------------------------------
-
-    def _objection(self, ticket: Ticket, ask: Ask) -> Unavailable | None:
-        """Why somebody who comes need not wait."""
-        if not ticket.begun:
-            return self._denials.of_newcomer(ticket, ask)
-        if ask.at_s < ticket.give_up_s:
-            return None
-        return self._denials.of_impatient(ticket, self.queued, ask.at_s)
-
-    def _lose_patience(self, ticket: Ticket, now_s: float) -> TurnedAway:
-        error = self._denials.of_impatient(ticket, self.queued, now_s)
-        return self._turn_away(ticket, error)
-
-    def _turn_away_last(self, now_s: float) -> TurnedAway:
-        """Of those who have not begun, whoever has the last turn: a flood does not keep others out."""
-        error = self._denials.of_one_too_many(self.queued - 1, now_s)
-        return self._turn_away(self._room.last(), error)
 
     def _turn_away(self, ticket: Ticket, error: Unavailable) -> TurnedAway:
         self.turned_away += 1

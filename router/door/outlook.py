@@ -33,16 +33,16 @@ class Outlook:
         closed_s = self._closures.left_s(view.worker, ask.at_s)
         return self._dispatch.predict_s(ask, view) + max(0.0, closed_s - pending_s)
 
-    def late_ones(self, line: Line, now_s: float) -> list[tuple[Ticket, bool]] | None:
-        """Whether each who stands there is predicted to be late; None while the worker may not be asked."""
+    def first_tokens(self, line: Line, now_s: float) -> list[tuple[Ticket, float]] | None:
+        """When the first token of each who stands there is predicted; None while the worker may not be asked."""
         starts_in_s = self._starts_in_s(line.first(), now_s)
         if starts_in_s is None:
             return None
         coefficients = self._sight.coefficients(line.first().view)
         starts_s, found = now_s + starts_in_s, []
         for ticket in line:
-            end_s = starts_s + prefill_s(ticket.work_tokens, ticket.tokens, coefficients)
-            found.append((ticket, end_s > ticket.rank.due_s))
+            own_s = prefill_s(ticket.work_tokens, ticket.tokens, coefficients)
+            found.append((ticket, starts_s + own_s))
             starts_s += coefficients[1] * ticket.work_tokens
         return found
 

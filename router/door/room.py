@@ -1,5 +1,6 @@
 """Who waits at the door, and where: in the line of a worker, or in the lobby as long as there is no plan."""
 
+from collections.abc import Iterator
 from itertools import islice
 
 from tercet.ids import WorkerId
@@ -7,7 +8,7 @@ from tercet.latency import Coefficients
 from tercet.router.door.line import Line
 from tercet.router.door.lines import Lines
 from tercet.router.door.strays import Strays
-from tercet.router.door.ticket import Ticket
+from tercet.router.door.ticket import NEVER_S, Ticket
 from tercet.router.policy import Ask
 
 Turn = tuple[int, float, float]
@@ -26,7 +27,10 @@ class Room:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, ticket: Ticket) -> bool:
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._waiting)
+
+    def __contains__(self, ticket: object) -> bool:
         return ticket in self._waiting
 
     def first_of(self, worker: WorkerId) -> Ticket | None:
@@ -66,18 +70,18 @@ class Room:
     def wait_without_plan(self, ticket: Ticket) -> None:
         self._waiting[ticket] = self._lobby[ticket] = None
 
-    def line_up(self, ticket: Ticket, ask: Ask, coefficients: Coefficients, *, late: bool) -> None:
+    def line_up(self, ticket: Ticket, ask: Ask, coefficients: Coefficients) -> None:
         """It has been planned."""
         assert ticket.route is not None, f"{ticket.id} is not planned"
         self._waiting[ticket] = None
         self._lobby.pop(ticket, None)
         self._lines.join(ticket, ask, ticket.route.view, coefficients)
         self._strays.join(ticket)
-        self._strays.note(ticket, late=late)
 
-    def note(self, ticket: Ticket, *, late: bool) -> None:
-        """It is predicted to be so where it stands."""
-        self._strays.note(ticket, late=late)
+    def expect(self, ticket: Ticket, first_token_s: float) -> None:
+        """The first token of somebody in a line is predicted for then."""
+        ticket.expected_s = first_token_s
+        self._strays.note(ticket, late=first_token_s > ticket.rank.due_s)
 
     def send_home(self, line: Line) -> None:
         """They are to be planned again."""
@@ -95,7 +99,7 @@ class Room:
         if ticket.route is not None:
             self._lines.leave(ticket)
             self._strays.leave(ticket)
-            ticket.route = None
+            ticket.route, ticket.expected_s = None, NEVER_S
 
     def validate(self) -> None:
         """Assert that everybody is in one place."""

@@ -31,6 +31,10 @@ class Ticket:
     """The plan: made with what was known when it was planned."""
     latest_s: float = NEVER_S
     """When its prefill must begin to be in time; never, for one that is too late anyway."""
+    expected_s: float = NEVER_S
+    """When its first token is predicted; never, for one without a plan."""
+    first_s: float | None = None
+    """When that came."""
     begun: bool = False
     """A worker was sent it before: it has paid for its turn, and its client has waited or seen tokens already."""
 

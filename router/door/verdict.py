@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tercet.errors import Unavailable
-from tercet.router.door.ticket import Ticket
+from tercet.router.door.ticket import NEVER_S, Ticket
 from tercet.router.routes import Route
 
 
@@ -16,6 +16,8 @@ class DoorRules:
     queue_max: int
     ahead_s: float
     """A worker is sent more when what it still has to compute takes no longer than this."""
+    itl_s_max: float = NEVER_S
+    """Nobody is let in who is predicted to make the time between tokens longer than this."""
 
 
 @dataclass(frozen=True, slots=True)

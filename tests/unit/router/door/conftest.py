@@ -167,12 +167,13 @@ class Hall:
         self.note(self.door.news(WorkerId(name), self.now_s))
 
     @staticmethod
-    def report_of(pending: int) -> LoadReport:
-        return load_report(pending)
+    def report_of(pending: int, running: int = 0) -> LoadReport:
+        return load_report(pending, running)
 
     def first_token(self, ticket: Ticket) -> None:
         worker = self.pool.workers[WorkerId(self.sent[str(ticket.id)])]
         ticket.errand.slot.prefilled(worker.endpoint)
+        ticket.first_s = self.now_s
         self.note(self.door.news(worker.endpoint.worker, self.now_s))
 
     def refuse(self, ticket: Ticket, retry_after_s: float = 0.5) -> None:
@@ -218,11 +219,11 @@ class Hall:
         assert not list(self.lines)
 
 
-def load_report(pending: int = 0) -> LoadReport:
+def load_report(pending: int = 0, running: int = 0) -> LoadReport:
     return LoadReport(
         role=Role.DECODE,
         waiting=0,
-        running=0,
+        running=running,
         holding=0,
         pulling=0,
         pending_prefill_tokens=pending,
@@ -230,6 +231,7 @@ def load_report(pending: int = 0) -> LoadReport:
         blocks_total=1000,
         blocks_used=0,
         prefill_coefficients=(0.0, 1 / TOKENS_PER_S, 0.0),
+        decode_coefficients=(0.010, 0.001, 0.0),
     )
 
 
@@ -250,6 +252,7 @@ def hall() -> OpenHall:
         patience_s: float = 30.0,
         enforced: bool = False,
         ttft_s: float = TTFT_S,
+        itl_s_max: float = NEVER_S,
         weight: Callable[[str], float] = lambda tenant: 1.0,
         options: dict[str, float] | None = None,
     ) -> Hall:
@@ -260,7 +263,8 @@ def hall() -> OpenHall:
         routes = Routes(chosen.build(dice), chosen.build(dice), Split(32))
         sight = Sight(pool, ledger, PrefixIndex(2**16), lines)
         dispatch = Dispatch(routes, sight, ledger, lambda: pool)
-        door = Door(dispatch, lines, DoorRules(places, queue_max, ahead_s), fair, dice)
+        rules = DoorRules(places, queue_max, ahead_s, itl_s_max)
+        door = Door(dispatch, lines, rules, fair, dice)
         hall = Hall(pool, ledger, ManualClock(100.0), fair, lines, dispatch, door, slo, patience_s)
         for number in range(workers):
             pool.join(f"w{number}", hall.now_s).report = load_report()

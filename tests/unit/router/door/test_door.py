@@ -140,6 +140,17 @@ def test_a_flood_does_not_fill_the_queue_for_others(hall: OpenHall) -> None:
     assert list(home.away)[-1] == name(flood[9]), "its last one makes room"
 
 
+def test_a_queue_that_is_full_of_those_who_came_back_turns_nobody_of_them_away(
+    hall: OpenHall,
+) -> None:
+    home = hall(1, queue_max=0, enforced=True)
+    back = home.enter()
+    home.refuse(back, retry_after_s=4.0)
+    home.enter("in-time")
+    home.enter("late", tokens=9000)
+    assert (home.door.queued, set(home.away)) == (1, {"in-time", "late"})
+
+
 def test_a_full_queue_turns_away_the_lowest_priority(hall: OpenHall) -> None:
     home = hall(1, queue_max=2)
     home.report("w0", pending=100_000)
@@ -516,3 +527,25 @@ def test_a_deadline_that_nobody_can_meet_sends_away_at_once(hall: OpenHall) -> N
     home.report("w0", pending=5000)
     assert isinstance(home.away[name(home.enter(deadline_s=1.0))], Overloaded)
     assert name(home.enter(deadline_s=9.0)) not in home.away
+
+
+def test_who_would_slow_all_decodes_down_is_turned_away_until_enough_have_ended(
+    hall: OpenHall,
+) -> None:
+    """20 ms between tokens are ten requests; five seconds is how long each decodes."""
+    home = hall(1, enforced=True, itl_s_max=0.020)
+    first = home.enter(tokens=10)
+    home.first_token(first)
+    home.later(5.0)
+    home.end(first)
+    tickets = [home.enter(tokens=10) for _ in range(10)]
+    for ticket in tickets:
+        home.first_token(ticket)
+    home.pool.workers[WorkerId("w0")].report = home.report_of(0, running=10)
+    home.later(2.0)
+    error = home.away[name(home.enter(tokens=10))]
+    assert isinstance(error, Overloaded)
+    assert "between tokens" in str(error)
+    assert error.retry_after_s == pytest.approx(3.0, rel=0.3)
+    home.later(error.retry_after_s)
+    assert name(home.enter(tokens=10)) not in home.away, "it was the truth"

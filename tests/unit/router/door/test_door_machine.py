@@ -160,5 +160,5 @@ def test_everybody_leaves_once_and_nothing_is_left(hall: OpenHall) -> None:
         open_hall = staticmethod(hall)
 
     run_state_machine_as_test(
-        Opened, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        Opened, settings=settings(max_examples=100, stateful_step_count=40, deadline=None)
     )
