@@ -110,14 +110,14 @@ class Choice(msgspec.Struct, frozen=True):
         return len(self.candidates) + self.left_out
 
     def shortened(self, most: int) -> "Choice":
-        """With the one chosen and the cheapest others."""
-        if len(self.candidates) <= most:
-            return self
+        """With the one chosen, first, and the cheapest others."""
         chosen = self.view.worker
         own = [scored for scored in self.candidates if scored.view.worker == chosen]
         others = (scored for scored in self.candidates if scored.view.worker != chosen)
         kept = own + nsmallest(most - len(own), others, key=lambda scored: scored.cost_tokens)
-        return msgspec.structs.replace(self, candidates=tuple(kept), left_out=self.considered - len(kept))
+        return msgspec.structs.replace(
+            self, candidates=tuple(kept), left_out=self.considered - len(kept)
+        )
 
 
 class Pool(Protocol):
