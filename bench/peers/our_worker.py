@@ -13,7 +13,7 @@ from tercet.config import ClusterConfig
 from tercet.ids import WorkerId, new_incarnation
 from tercet.role import Role
 from tercet.workers.worker import Worker
-from timed_runner import TimedRunner
+from timed_runner import StepClock, TimedRunner
 from timing import Timing
 
 
@@ -28,6 +28,7 @@ class Settings(msgspec.Struct):
 
 
 async def main(settings: Settings) -> None:
+    clock = StepClock()
     worker = Worker(
         settings.config,
         settings.worker,
@@ -35,7 +36,10 @@ async def main(settings: Settings) -> None:
         new_incarnation(),
         host="127.0.0.1",
         run_dir=Path(settings.run_dir),
-        load_runner=lambda _, engine: TimedRunner(engine, settings.timing, settings.vocab_size),
+        load_runner=lambda _, engine: TimedRunner(
+            engine, settings.timing, settings.vocab_size, clock
+        ),
+        clock=clock,
     )
     print(msgspec.json.encode(await worker.start()).decode(), flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -3,6 +3,7 @@
 Its KV blocks are bytes nobody reads, so it cannot notice a wrong one; `tercet.workers.toy_runner` is for that.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -16,17 +17,42 @@ from timing import Timing
 CONTEXT_TOKENS_MAX = 2**17
 
 
-class TimedRunner:
-    """Every token it draws is number 0."""
+class StepClock:
+    """The machine's clock; on the engine's thread only steps take time, and exactly what they should.
 
-    def __init__(self, config: EngineConfig, timing: Timing, vocab_size: int) -> None:
+    So the latency model that the worker fits and reports is that of the model played, and not of a machine that wakes
+    sleepers late.
+    """
+
+    def __init__(self) -> None:
+        self._engine: int | None = None
+        self._stepped_s = 0.0
+
+    def now_s(self) -> float:
+        on_engine = threading.get_ident() == self._engine
+        return self._stepped_s if on_engine else time.monotonic()
+
+    def belong_to_this_thread(self) -> None:
+        self._engine = threading.get_ident()
+
+    def step(self, seconds: float) -> None:
+        self._stepped_s += seconds
+
+
+class TimedRunner:
+    """Every token it draws is number 0. Must be made on the engine's thread."""
+
+    def __init__(
+        self, config: EngineConfig, timing: Timing, vocab_size: int, clock: StepClock
+    ) -> None:
         geometry = KvGeometry(1, 1, 1, config.block_tokens, torch.float32)
         self.kv = KvPool(geometry, config.kv_blocks)
         self.vocab_size = vocab_size
         self.context_tokens_max = CONTEXT_TOKENS_MAX
         self.eos_token_ids: frozenset[int] = frozenset()
         self.compat = "timed"
-        self._timing = timing
+        self._timing, self._clock = timing, clock
+        self._clock.belong_to_this_thread()
         self._logits = torch.zeros((config.running_max, vocab_size))
         self._end_s = 0.0
         self._unfinished = False
@@ -39,10 +65,12 @@ class TimedRunner:
         """
         prompt_tokens = sum(len(part.tokens) for part in slices if len(part.tokens) > 1)
         decodes = any(len(part.tokens) == 1 for part in slices)
-        decode_s = self._timing.decode_step_s if decodes else 0.0
-        now_s = time.perf_counter()
-        begin_s = self._end_s if self._unfinished else now_s
-        self._end_s = begin_s + max(prompt_tokens * self._timing.prefill_s, decode_s)
+        step_s = max(
+            prompt_tokens * self._timing.prefill_s, self._timing.decode_step_s if decodes else 0.0
+        )
+        now_s = time.monotonic()
+        self._end_s = step_s + (self._end_s if self._unfinished else now_s)
         self._unfinished = not all(part.sample for part in slices)
+        self._clock.step(step_s)
         time.sleep(max(0.0, self._end_s - now_s))
         return self._logits[: sum(part.sample for part in slices)]
