@@ -6,7 +6,8 @@ Prints how much of the prompts was found in workers' caches and how long first t
 bench/results/peers.json. Sides take turns, all of them once in every round, each time with new workers. A side is
 `system:policy[,option=value…]`: an option of ours is one of the policy's, an option of a peer one of its command line.
 `--set front_door.in_flight_max=64` changes our cluster file. With `--stretch 4` requests, workers, our promise and our
-reports are all four times as slow and the figures are divided by four, so that a busy machine disturbs them less. README.md says how peers are installed and what is compared.
+reports are all four times as slow and the figures are divided by four, so that a busy machine disturbs them less.
+README.md says how peers are installed and what is compared.
 """
 
 import argparse

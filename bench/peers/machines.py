@@ -63,6 +63,11 @@ class BlockCache:
         self._idle: OrderedDict[PrefixName, None] = OrderedDict()
         self._nameless = 0
 
+    @property
+    def used(self) -> int:
+        """Blocks of running jobs."""
+        return len(self._used) + self._nameless
+
     def hit(self, names: list[PrefixName]) -> int:
         """How many leading blocks are there."""
         there = (
@@ -74,7 +79,7 @@ class BlockCache:
         """Use these cached blocks, and so many in all; False while there is no room."""
         fresh = blocks - len(names)
         idle = sum(name in self._idle for name in names)
-        if len(self._used) + self._nameless + idle + fresh > self.blocks_max:
+        if self.used + idle + fresh > self.blocks_max:
             return False
         for name in names:
             self._use(name)
@@ -102,7 +107,7 @@ class BlockCache:
         self._used[name] = self._used.get(name, 0) + 1
 
     def _evict(self) -> None:
-        while len(self._used) + self._nameless + len(self._idle) > self.blocks_max:
+        while self.used + len(self._idle) > self.blocks_max:
             self._idle.popitem(last=False)
 
 

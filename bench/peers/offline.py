@@ -28,6 +28,7 @@ from tercet.role import Role
 from tercet.router.ledger import life_of
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Ask, WorkerView
+from tercet.router.pool import ListedPool
 from tercet.router.prefix_index import PrefixIndex
 from tercet.router.prefix_names import PrefixName, mix
 from tercet.wire import Endpoint, LoadReport
@@ -40,7 +41,6 @@ SPEEDUPS = (1.0, 3.0)
 DYNAMO = "dy/bin/python"
 INDEX_BLOCKS_MAX = 65536
 LIFE = Incarnation("1")
-NOTHING = LoadReport(Role.DECODE, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +61,32 @@ class Row:
     version: str = ""
 
 
-@dataclass(slots=True)
-class Pool:
-    """The machines as the front door sees one request's choice: exact queues, and caches as its index believes them."""
-
-    machines: dict[WorkerId, tuple[Endpoint, Machine]]
-    members: frozenset[WorkerId]
-    names: Sequence[PrefixName]
-    index: PrefixIndex | None
-    """None: caches are known exactly."""
-
-    def find(self, worker: WorkerId) -> WorkerView:
-        endpoint, machine = self.machines[worker]
-        if self.index is None:
-            hit = machine.cache.hit(list(self.names))
-        else:
-            hit = self.index.hit(life_of(endpoint), self.names)
-        pending = machine.pending_tokens
-        report = LoadReport(
-            Role.DECODE,
-            waiting=len(machine.waiting),
-            running=len(machine.running),
-            holding=0,
-            pulling=0,
-            pending_prefill_tokens=pending,
-            context_tokens=machine.context_tokens,
-            blocks_total=machine.cache.blocks_max,
-            blocks_used=0,
-            prefill_coefficients=machine.model.prefill_coefficients,
-            decode_coefficients=machine.model.decode_coefficients,
-        )
-        outstanding = len(machine.waiting) + len(machine.running)
-        load = pending + machine.context_tokens
-        return WorkerView(
-            endpoint, report, 0.0, False, pending, load, outstanding, hit * BLOCK_TOKENS
-        )
-
-    def __iter__(self) -> Iterator[WorkerView]:
-        return (self.find(worker) for worker in self.machines)
+def view_of(endpoint: Endpoint, machine: Machine, hit_blocks: int) -> WorkerView:
+    """As the front door sees an aggregated worker whose report is of this moment."""
+    pending, contexts = machine.pending_tokens, machine.context_tokens
+    report = LoadReport(
+        Role.DECODE,
+        waiting=len(machine.waiting),
+        running=len(machine.running),
+        holding=0,
+        pulling=0,
+        pending_prefill_tokens=pending,
+        context_tokens=contexts,
+        blocks_total=machine.cache.blocks_max,
+        blocks_used=machine.cache.used,
+        prefill_coefficients=machine.model.prefill_coefficients,
+        decode_coefficients=machine.model.decode_coefficients,
+    )
+    return WorkerView(
+        endpoint,
+        report,
+        report_age_s=0.0,
+        suspect=False,
+        pending_tokens=pending,
+        load_tokens=pending + contexts,
+        outstanding=len(machine.waiting) + len(machine.running),
+        hit_tokens=hit_blocks * BLOCK_TOKENS,
+    )
 
 
 def ours(
@@ -109,14 +97,15 @@ def ours(
     chooser = (
         POLICIES.options(variant.policy, options).aimed_at(SloConfig()).build(random.Random(1))
     )
-    machines: dict[WorkerId, tuple[Endpoint, Machine]] = {}
-    for number in range(workers):
-        endpoint = Endpoint(WorkerId(f"w{number}"), LIFE, Role.DECODE, "127.0.0.1", 1, "here")
-        machines[endpoint.worker] = endpoint, Machine(BlockCache(blocks))
-    members = frozenset(machines)
+    machines = {
+        Endpoint(WorkerId(f"w{number}"), LIFE, Role.DECODE, "127.0.0.1", 1, "here"): Machine(
+            BlockCache(blocks)
+        )
+        for number in range(workers)
+    }
     index = PrefixIndex(INDEX_BLOCKS_MAX)
     for count, turn in enumerate(sequence):
-        for _, machine in machines.values():
+        for machine in machines.values():
             machine.advance(turn.at_s)
         names = names_of(turn)
         ask = Ask(
@@ -126,14 +115,23 @@ def ours(
             block_tokens=BLOCK_TOKENS,
             at_s=turn.at_s,
         )
-        choice = chooser.choose(ask, Pool(machines, members, names, None if exact else index))
+        known = index.hits(names)
+        views = [
+            view_of(
+                endpoint,
+                machine,
+                machine.cache.hit(names) if exact else known.get(life_of(endpoint), 0),
+            )
+            for endpoint, machine in machines.items()
+        ]
+        choice = chooser.choose(ask, ListedPool(views))
         assert choice is not None, ask
-        endpoint, machine = machines[choice.view.worker]
+        endpoint = choice.view.endpoint
         index.record(life_of(endpoint), names)
-        machine.submit(Job(turn.at_s, turn.input_tokens, turn.output_tokens, names))
-    for _, machine in machines.values():
+        machines[endpoint].submit(Job(turn.at_s, turn.input_tokens, turn.output_tokens, names))
+    for machine in machines.values():
         machine.advance(float("inf"))
-    return [job for _, machine in machines.values() for job in machine.done]
+    return [job for machine in machines.values() for job in machine.done]
 
 
 def names_of(turn: Turn) -> list[PrefixName]:

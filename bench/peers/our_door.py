@@ -18,9 +18,9 @@ from tokenizers import models, pre_tokenizers
 from tercet.config import ClusterConfig
 from tercet.ids import FrontDoorId
 from tercet.router.front_door import FrontDoor
+from tercet.router.history import History
 from tercet.router.http import build_api
 from tercet.router.preparation import ModelCard
-from tercet.router.record import History
 from tercet.router.service import Service
 from tercet.router.tokenizer import Tokenizer
 from tercet.wire import Endpoint, Membership
