@@ -162,6 +162,9 @@ class FrontDoor:
     def reported(self, worker: Endpoint) -> None:
         self._reception.reported(worker)
 
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self._reception.learned(worker, names)
+
     def connected(self, worker: Endpoint) -> None:
         self._reception.connected(worker)
 

@@ -1,7 +1,7 @@
 """What simulated front doors know of caches, besides what production ones do.
 
-`own` is production: what the front door itself sent. `snapshot` and `exact` are for comparisons with routers that are told
-by the workers: the caches of all, as old as the reports, or as they are now.
+`own` is production: what the front door itself sent, and what machines tell it of the others. `snapshot` and `exact` are for
+comparisons with routers that are told by the workers: the caches of all, as old as the reports, or as they are now.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
