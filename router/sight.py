@@ -128,8 +128,6 @@ class Sight:
                 yield life
 
 
-def by_hit(
-    known: PrefixIndex | Hearsay, names: Sequence[PrefixName]
-) -> Iterator[tuple[int, Life]]:
+def by_hit(known: PrefixIndex | Hearsay, names: Sequence[PrefixName]) -> Iterator[tuple[int, Life]]:
     """Who has seen any of `names`, with how many blocks; who has seen most first."""
     return ((known.hit(life, names), life) for life in known.nearest(names))
