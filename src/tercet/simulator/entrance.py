@@ -144,8 +144,6 @@ class Entrance:
         self._rosters = {role: self._roster_of(role) for role in Role}
         self.reception = TracedReception(config, self, timeline, timeline, dice, index, ledger)
         self.reception.book = book
-        for machine in machines.values():
-            machine.connect(name)
 
     # ---- the seating of the reception --------------------------------------------------------------------------------
 
@@ -176,8 +174,8 @@ class Entrance:
         known.report, known.heard_s = report, self.timeline.now_s()
         self.reception.reported(known.endpoint)
 
-    def learned(self, worker: WorkerId, names: bytes) -> None:
-        self.reception.learned(self._known[worker].endpoint, names)
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self.reception.learned(worker, names)
 
     def lost(self, worker: WorkerId) -> None:
         """Its process is gone, as its closed sockets say at once."""

@@ -6,7 +6,7 @@ their choices makes a difference.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tercet.ids import Epoch, FrontDoorId, RequestId
@@ -14,7 +14,6 @@ from tercet.request import FinishReason
 from tercet.simulator.machine import Book, Order, Say
 from tercet.simulator.timeline import Alarm, Timeline
 from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Refused, Submit, Tokens, Usage
-from tercet.workers.relay import Relay
 
 
 @dataclass(slots=True)
@@ -49,7 +48,6 @@ class IdealMachine:
         self._timeline, self._say, self._book = timeline, say, book
         self._tokens_per_s, self._start_within_s = tokens_per_s, start_within_s
         self._cache_blocks, self._block_tokens = cache_blocks, block_tokens
-        self._relay = Relay()
         self._cache: OrderedDict[int, None] = OrderedDict()
         self._queue: deque[Job] = deque()
         self._queued_tokens = 0
@@ -61,15 +59,11 @@ class IdealMachine:
     def take(self, owner: FrontDoorId, order: Order) -> None:
         match order:
             case Submit():
-                self._relay.note(owner, order.names)
                 self._submit(owner, order)
             case Cancel():
                 self._cancel(order)
             case Adopt():
                 raise AssertionError("an ideal worker is alone with its requests")
-
-    def connect(self, owner: FrontDoorId) -> None:
-        self._relay.join(owner)
 
     def report(self) -> LoadReport:
         return LoadReport(
@@ -83,11 +77,7 @@ class IdealMachine:
             blocks_total=self._cache_blocks,
             blocks_used=len(self._cache),
             prefill_coefficients=(0.0, 1.0 / self._tokens_per_s, 0.0),
-            front_doors=len(self._relay),
         )
-
-    def learned(self) -> Mapping[FrontDoorId, bytes]:
-        return {FrontDoorId(owner): names for owner, names in self._relay.take().items()}
 
     def hit(self, names: Sequence[int]) -> int:
         cache = self._cache

@@ -27,14 +27,8 @@ class Machine(Protocol):
     def take(self, owner: FrontDoorId, order: Order) -> None:
         """An order has arrived."""
 
-    def connect(self, owner: FrontDoorId) -> None:
-        """A front door has a session from now on."""
-
     def report(self) -> LoadReport:
         """Its load now."""
-
-    def learned(self) -> Mapping[FrontDoorId, bytes]:
-        """What each front door may learn of the others with this report, as in `wire.Learned`."""
 
     def hit(self, names: Sequence[int]) -> int:
         """How many leading blocks it has cached now."""
