@@ -6,7 +6,7 @@ rates at which 90 and 99 % are in time, to within 2.5 %. The ceiling is one queu
 
 Rivals route every request at once, as they do at home; `tercet` is DualMap with the queue at the door. With views that are
 `age` old there are four front doors, and caches and loads are as old as the last report; rivals keep no account of what they
-sent. `+ accounts` lends them ours. `own views` is `tercet` as it is in production, knowing only what it sent itself.
+sent. `+ accounts` lends them ours. `own views` is `tercet` as it is in production, knowing what it sent itself and hears of the others.
 """
 
 import heapq

@@ -94,6 +94,7 @@ class FrontDoor:
             queued=self._reception.door.queued,
             turned_away=self._reception.door.turned_away,
             known_blocks=len(self._reception.index),
+            known_names=len(self._reception.hearsay),
             workers=tuple(
                 worker_seen(session, view_of(session, self._reception.ledger, 0, now_s))
                 for session in self._sessions
@@ -161,6 +162,9 @@ class FrontDoor:
 
     def reported(self, worker: Endpoint) -> None:
         self._reception.reported(worker)
+
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self._reception.learned(worker, names)
 
     def connected(self, worker: Endpoint) -> None:
         self._reception.connected(worker)

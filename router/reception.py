@@ -8,6 +8,8 @@ owned by one of these two.
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+import msgspec
+
 from tercet.clock import Clock
 from tercet.config import ClusterConfig
 from tercet.ids import RequestId
@@ -18,6 +20,7 @@ from tercet.router.door import NEVER_S, Door, DoorRules, FairShare, Lines, Sent,
 from tercet.router.errand import Errand
 from tercet.router.events import Joined, WorkerLost, WorkerWord
 from tercet.router.flight import Flight
+from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger, Slot, life_of
 from tercet.router.pilot import Pilot, Sink, Timer, Timers
 from tercet.router.policies import POLICIES
@@ -28,7 +31,7 @@ from tercet.router.record import Tally
 from tercet.router.routes import Routes
 from tercet.router.sight import Seats, Sight
 from tercet.router.split import Split
-from tercet.wire import Endpoint, Membership, Message
+from tercet.wire import Adopt, Endpoint, Membership, Message, Submit
 
 
 class Seating(Seats, Protocol):
@@ -54,11 +57,12 @@ class Reception:
         ledger: Ledger | None = None,
     ) -> None:
         self.ledger = Ledger() if ledger is None else ledger
-        own = PrefixIndex(config.router.prefix_index_blocks_max)
-        self.index = own if index is None else index
+        names_max = config.router.prefix_index_blocks_max
+        self.index = PrefixIndex(names_max) if index is None else index
+        self.hearsay = Hearsay(names_max, config.engine_of(Role.DECODE).block_tokens)
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
         lines, self._fair = Lines(), FairShare(config.front_door.limits.weight)
-        sight = Sight(seating, self.ledger, self.index, lines)
+        sight = Sight(seating, self.ledger, self.index, self.hearsay, lines)
         self._dispatch = Dispatch(routes_of(config, dice), sight, self.ledger, lambda: seating)
         self.door = Door(self._dispatch, lines, rules_of(config), self._fair, dice)
         self._pilots: dict[RequestId, Pilot] = {}
@@ -116,6 +120,9 @@ class Reception:
         return self._dispatch
 
     def post(self, worker: Endpoint, message: Message) -> None:
+        if isinstance(message, Submit | Adopt) and self._has_others(worker):
+            prefix = self._pilots[message.spec.id].ticket.errand.prefix
+            message = msgspec.structs.replace(message, names=self.hearsay.told(prefix.names))
         self._seating.post(worker, message)
 
     def queue(self, ticket: Ticket) -> None:
@@ -150,6 +157,10 @@ class Reception:
         self.ledger.reconcile(worker, now_s)
         self._carry_out(self.door.news(worker.worker, now_s))
 
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        """Other front doors sent it prompts with these prefixes."""
+        self.hearsay.learn(life_of(worker), names)
+
     def connected(self, worker: Endpoint) -> None:
         """Somebody may have been waiting for it."""
         self._carry_out(self.door.joined(worker.worker, self._clock.now_s()))
@@ -165,7 +176,15 @@ class Reception:
 
     def members(self, membership: Membership) -> None:
         """These are the workers now; what others had cached is of no use."""
-        self.index.keep_only({life_of(endpoint) for endpoint in membership.workers})
+        lives = {life_of(endpoint) for endpoint in membership.workers}
+        self.index.keep_only(lives)
+        self.hearsay.keep_only(lives)
+
+    def _has_others(self, worker: Endpoint) -> bool:
+        """Whether other front doors would hear of what that worker is told."""
+        peer = self._seating.roster(worker.role).sessions.get(worker.worker)
+        report = None if peer is None else peer.report
+        return report is not None and report.front_doors > 1
 
     # ---- the door's verdicts -----------------------------------------------------------------------------------------
 

@@ -170,6 +170,7 @@ class Worker:
             committed=outcomes[Outcome.COMMITTED],
             recomputed=outcomes[Outcome.RECOMPUTED],
             dropped=outcomes[Outcome.DROPPED],
+            names_dropped=board.sessions.relay.names_dropped,
         )
 
     # ---- parts -------------------------------------------------------------------------------------------------------

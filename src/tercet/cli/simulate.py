@@ -116,7 +116,7 @@ FrontDoors = Annotated[
 OfCaches = Annotated[
     Knowledge,
     Option(
-        help="Of caches: their own dispatches, reported contents, or contents as they are.",
+        help="Of caches: their own and heard dispatches, their own alone, reported contents, or contents as they are.",
         rich_help_panel=_DOORS,
     ),
 ]

@@ -174,6 +174,9 @@ class Entrance:
         known.report, known.heard_s = report, self.timeline.now_s()
         self.reception.reported(known.endpoint)
 
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self.reception.learned(worker, names)
+
     def lost(self, worker: WorkerId) -> None:
         """Its process is gone, as its closed sockets say at once."""
         known = self._known[worker]

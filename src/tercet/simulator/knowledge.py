@@ -1,7 +1,8 @@
 """What simulated front doors know of caches, besides what production ones do.
 
-`own` is production: what the front door itself sent. `snapshot` and `exact` are for comparisons with routers that are told
-by the workers: the caches of all, as old as the reports, or as they are now.
+`own` is production: what the front door itself sent, and what workers pass on of the others. The rest is for comparisons:
+`alone` without the others; `snapshot` and `exact` with routers that are told of the caches of all, as old as the reports, or as
+they are now.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ class Knowledge(StrEnum):
     """Of caches."""
 
     OWN = "own"
+    ALONE = "alone"
     SNAPSHOT = "snapshot"
     EXACT = "exact"
 

@@ -28,7 +28,7 @@ class SimulationOptions:
 
     model: MachineModel = field(default_factory=IdealModel)
     front_doors: int = 1
-    """Each request comes to one of them by lot; they know nothing of each other."""
+    """Each request comes to one of them by lot; they know of each other what workers pass on."""
     report_age_s: float = 0.0
     """Workers report so often, each in its own phase. 0: on every change, so front doors see everything as it is."""
     knowledge: Knowledge = Knowledge.OWN

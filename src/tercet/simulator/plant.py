@@ -16,7 +16,8 @@ from tercet.simulator.knowledge import Knowledge
 from tercet.simulator.machine import Book, Machine, Order
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.timeline import Timeline
-from tercet.wire import Endpoint, LoadReport
+from tercet.wire import Cancel, Endpoint, LoadReport
+from tercet.workers.relay import Relay
 
 ROUNDING_S = 1e-6
 """Sums of times may be off by less than this."""
@@ -32,6 +33,7 @@ class Life:
         self.ended_busy_s: float | None = None
         """How busy it was when it died."""
         self.reports_soon = False
+        self.relay = Relay()
 
     @property
     def alive(self) -> bool:
@@ -43,11 +45,13 @@ class Life:
 
     def take(self, owner: FrontDoorId, order: Order) -> None:
         if self.alive:
+            if not isinstance(order, Cancel):
+                self.relay.note(owner, order.names)
             self.machine.take(owner, order)
             self._plant.changed(self)
 
     def report(self) -> LoadReport:
-        return self.machine.report()
+        return structs.replace(self.machine.report(), front_doors=len(self.relay))
 
     def hit(self, names: Sequence[int]) -> int:
         return self.machine.hit(names)
@@ -94,7 +98,8 @@ class Plant:
         """From now on these are told; each hears a first report of every worker at once."""
         self._doors = {door.name: door for door in doors}
         for life in self.lives.values():
-            self._deliver(life, self._written(life), self._timeline.now_s())
+            self._connect(life)
+            self._deliver(life, self._written(life), self._timeline.now_s(), {})
             self._report_on(life)
         for failure in self._options.failures:
             self._timeline.call_at(failure.at_s, self._fail, failure)
@@ -116,6 +121,12 @@ class Plant:
         life.machine = model.machine(self._timeline, endpoint, say, self._book, engine, speed)
         return life
 
+    def _connect(self, life: Life) -> None:
+        """Front doors hear of each other where they know what production ones do."""
+        if self._options.knowledge is Knowledge.OWN:
+            for door in self._doors:
+                life.relay.join(door)
+
     def _fail(self, failure: Failure) -> None:
         life = self.lives[failure.worker]
         if not life.alive:
@@ -130,6 +141,7 @@ class Plant:
         self._former_busy_s[worker] = self.busy_s(worker)
         endpoint = structs.replace(former.endpoint, incarnation=Incarnation(str(number)))
         life = self.lives[worker] = self._born(endpoint)
+        self._connect(life)
         self.snapshots.pop(worker, None)
         self._tell_all(lambda door: door.joined(endpoint))
         self._report(life)
@@ -157,8 +169,10 @@ class Plant:
     def _report(self, life: Life) -> None:
         life.reports_soon = False
         if life.alive:
-            report, now_s = self._written(life), self._timeline.now_s()
-            self._timeline.call_later(self._options.network_s, self._deliver, life, report, now_s)
+            report, news, now_s = self._written(life), life.relay.take(), self._timeline.now_s()
+            self._timeline.call_later(
+                self._options.network_s, self._deliver, life, report, now_s, news
+            )
 
     def _written(self, life: Life) -> LoadReport:
         if self._options.knowledge is Knowledge.SNAPSHOT and not self.exact:
@@ -173,13 +187,17 @@ class Plant:
             decode_coefficients=_times(off, report.decode_coefficients),
         )
 
-    def _deliver(self, life: Life, report: LoadReport, written_s: float) -> None:
+    def _deliver(
+        self, life: Life, report: LoadReport, written_s: float, news: Mapping[str, bytes]
+    ) -> None:
         """Where reports are exact, it is also known exactly which dispatches they count."""
         counted_s = written_s - self._options.network_s + SETTLE_S + ROUNDING_S
         for door in self._doors.values():
             if self.exact:
                 door.reception.ledger.reconcile(life.endpoint, counted_s)
             door.reported(life.endpoint.worker, report)
+            if door.name in news:
+                door.learned(life.endpoint, news[door.name])
 
     def _tell_all(self, tell: Callable[[Entrance], None]) -> None:
         for door in self._doors.values():

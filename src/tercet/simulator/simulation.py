@@ -98,7 +98,7 @@ class Simulation:
 
     def _door(self, config: ClusterConfig, number: int) -> Entrance:
         index = None
-        if self._options.knowledge is not Knowledge.OWN:
+        if self._options.knowledge in (Knowledge.SNAPSHOT, Knowledge.EXACT):
             snapshot = self._options.knowledge is Knowledge.SNAPSHOT and not self._plant.exact
             index = ToldIndex(self._plant.machines, self._plant.snapshots if snapshot else None)
         return Entrance(
