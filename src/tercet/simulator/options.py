@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tercet.errors import OptionError
 from tercet.ids import WorkerId
 from tercet.simulator.knowledge import Knowledge
 from tercet.simulator.machine_model import IdealModel, MachineModel
@@ -45,3 +46,11 @@ class SimulationOptions:
     warm_up_share: float = 0.0
     """Requests that arrive in this first part of the time are served and not counted."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for worker, speed in self.speeds.items():
+            if not speed > 0:
+                reason = f"{speed:g} of {worker!r} is not positive"
+                raise OptionError("--speed", reason, "1 is as fast as the model says")
+        assert self.front_doors > 0 <= self.report_age_s, f"cannot be simulated: {self}"
+        assert 0 <= self.estimate_noise < 1 > self.warm_up_share >= 0, f"no shares: {self}"

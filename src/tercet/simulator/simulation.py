@@ -9,7 +9,7 @@ from msgspec import structs
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig
 from tercet.errors import OptionError
-from tercet.ids import FrontDoorId, RequestId, WorkerId
+from tercet.ids import FrontDoorId, RequestId
 from tercet.router.record import RequestRecord
 from tercet.simulator.clients import Ended, clients_of
 from tercet.simulator.entrance import Entrance
@@ -143,12 +143,9 @@ class Simulation:
 
 def _check_names(config: ClusterConfig, options: SimulationOptions) -> None:
     known = [endpoint.worker for endpoint in seats(config)]
-    named: dict[str, list[WorkerId]] = {
-        "failures": [failure.worker for failure in options.failures],
-        "speeds": list(options.speeds),
-    }
-    for option, workers in named.items():
-        for worker in workers:
-            if worker not in known:
-                hint = f"workers are called {known[0]} … {known[-1]}" if known else "there are none"
-                raise OptionError(option, f"there is no worker {worker!r}", hint)
+    named = [("--fail", failure.worker) for failure in options.failures]
+    named += [("--speed", worker) for worker in options.speeds]
+    for option, worker in named:
+        if worker not in known:
+            hint = f"workers are called {known[0]} … {known[-1]}" if known else "there are none"
+            raise OptionError(option, f"there is no worker {worker!r}", hint)
