@@ -22,13 +22,13 @@ client = Client(
 trace = generated(Workload(clients=[client]), ReadOptions(block_tokens=64, seed=3, span_s=40))
 config = ClusterConfig(
     model=ModelConfig(path="none"),
-    pools=Pools(prefill=PoolConfig(replicas=0), decode=PoolConfig(replicas=6)),
+    pools=Pools(prefill=PoolConfig(replicas=2), decode=PoolConfig(replicas=3)),
     engine=EngineConfig(block_tokens=64, kv_blocks=2000, start_within_s=0.5),
     router=RouterConfig(policy=sys.argv[1]),
 )
 options = SimulationOptions(
     front_doors=3, report_age_s=0.25, estimate_noise=0.2, network_s=1e-3, seed=int(sys.argv[2]),
-    failures=(Failure(WorkerId("decode-1"), 10.0, 5.0),),
+    failures=(Failure(WorkerId("decode-1"), 10.0, 5.0), Failure(WorkerId("prefill-0"), 20.0)),
 )
 sys.stdout.buffer.write(simulate(config, trace, options).json())
 """

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from tercet.errors import OptionError
 from tercet.ids import WorkerId
+from tercet.simulator.engine_model import EngineModel
 from tercet.simulator.knowledge import Knowledge
-from tercet.simulator.machine_model import IdealModel, MachineModel
+from tercet.simulator.machine_model import MachineModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Failure:
 class SimulationOptions:
     """Everything that is drawn by lot is drawn by `seed`."""
 
-    model: MachineModel = field(default_factory=IdealModel)
+    model: MachineModel = field(default_factory=EngineModel)
     front_doors: int = 1
     """Each request comes to one of them by lot; they know nothing of each other."""
     report_age_s: float = 0.0

@@ -6,14 +6,14 @@ from functools import partial
 
 from msgspec import structs
 
-from tercet.config import ClusterConfig
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.latency import Coefficients
 from tercet.router.events import WorkerWord
 from tercet.router.ledger import SETTLE_S
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.knowledge import Knowledge
-from tercet.simulator.machine import Book, Machine, Order
+from tercet.simulator.machine import Machine, Order
+from tercet.simulator.machine_model import Make
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.timeline import Timeline
 from tercet.wire import Endpoint, LoadReport
@@ -41,6 +41,11 @@ class Life:
     def busy_s(self) -> float:
         return self.machine.busy_s if self.ended_busy_s is None else self.ended_busy_s
 
+    def kill(self) -> None:
+        busy_s = self.machine.busy_s
+        self.machine.kill()
+        self.ended_busy_s = busy_s
+
     def take(self, owner: FrontDoorId, order: Order) -> None:
         if self.alive:
             self.machine.take(owner, order)
@@ -62,13 +67,11 @@ class Plant:
     def __init__(
         self,
         timeline: Timeline,
-        config: ClusterConfig,
         options: SimulationOptions,
         seats: Iterable[Endpoint],
-        book: Book,
+        make: Make,
     ) -> None:
-        self._timeline, self._config, self._options = timeline, config, options
-        self._book = book
+        self._timeline, self._options, self._make = timeline, options, make
         self._dice = random.Random(f"{options.seed}/reports")
         self._doors: dict[FrontDoorId, Entrance] = {}
         self._former_busy_s: dict[WorkerId, float] = {}
@@ -109,18 +112,15 @@ class Plant:
 
     def _born(self, endpoint: Endpoint) -> Life:
         life = Life(endpoint, self)
-        engine = self._config.engine_of(endpoint.role)
         speed = self._options.speeds.get(endpoint.worker, 1.0)
-        say = partial(self._said, life)
-        model = self._options.model
-        life.machine = model.machine(self._timeline, endpoint, say, self._book, engine, speed)
+        life.machine = self._make(endpoint, partial(self._said, life), speed)
         return life
 
     def _fail(self, failure: Failure) -> None:
         life = self.lives[failure.worker]
         if not life.alive:
             return
-        life.ended_busy_s = life.busy_s
+        life.kill()
         self._tell_all(lambda door: door.lost(failure.worker))
         if failure.down_s < float("inf"):
             self._timeline.call_later(failure.down_s, self._replace, life)

@@ -6,8 +6,15 @@ from msgspec import structs
 from tercet.config import EngineConfig, FrontDoorConfig
 from tercet.errors import ConfigError, OptionError
 from tercet.ids import WorkerId
-from tercet.simulator import Failure, IdealModel, Knowledge, SimulationOptions, simulate
-from tercet.simulator.traces import ClosedSession, ClosedTrace, Spawn, Turn
+from tercet.simulator import (
+    EngineModel,
+    Failure,
+    IdealModel,
+    Knowledge,
+    SimulationOptions,
+    simulate,
+)
+from tercet.simulator.traces import Arrival, ClosedSession, ClosedTrace, Spawn, Trace, Turn
 
 
 def options(**changes):
@@ -27,7 +34,7 @@ def test_the_figures_of_three_requests_are_what_they_are_by_hand(cluster, open_t
     assert results.gpu_hours == pytest.approx(3.001 / 3600, abs=1e-6)
     assert results.workers[0].busy_share == pytest.approx(1.501 / 3.001, abs=1e-6)
     assert results.workers[0].requests == 3
-    assert results.itl_s.p50 is None, "no request had a second token"
+    assert results.itl_s.p50 is results.tpot_s.p50 is None, "no request had a second token"
 
 
 def test_load_cv_is_the_spread_of_busy_times(cluster, open_trace):
@@ -153,3 +160,49 @@ def test_whoever_watches_is_told_how_far_it_is(cluster, open_trace):
     trace = open_trace(*[(float(i), 10) for i in range(600)])
     simulate(cluster(1), trace, options(), lambda ended, now_s: seen.append((ended, now_s)))
     assert [ended for ended, _ in seen] == [256, 512]
+
+
+def test_an_engine_takes_a_step_for_each_token_after_the_first(cluster, open_trace):
+    model = EngineModel(prefill=(0.0, 1e-3, 0.0), decode=(0.01, 0.0, 0.0))
+    trace = Trace("made", 100, (Arrival(0.0, 300, 5, (1, 2, 3)),))
+    results = simulate(cluster(1), trace, SimulationOptions(model=model))
+    assert results.ttft_s.p50 == pytest.approx(0.3)
+    assert results.tpot_s.p50 == pytest.approx(0.01)
+    for gap_s in (results.itl_s.p50, results.itl_s.p99, results.pause_s.p50):
+        assert gap_s == pytest.approx(0.01, rel=0.02)
+    assert results.duration_s == pytest.approx(0.34)
+    assert results.workers[0].busy_share == 1.0
+    assert results.output_tokens_per_s == pytest.approx(5 / 0.34)
+
+
+def test_engines_hand_off_and_both_have_had_the_request(cluster, open_trace):
+    results = simulate(cluster(1, prefill=1), open_trace((0.0, 2000)), SimulationOptions())
+    assert [worker.worker for worker in results.workers] == ["prefill-0", "decode-0"]
+    two_tokens = Trace("made", 100, (Arrival(0.0, 2000, 2, tuple(range(20))),))
+    results = simulate(cluster(1, prefill=1), two_tokens, SimulationOptions())
+    assert [worker.requests for worker in results.workers] == [1, 1]
+
+
+@pytest.mark.parametrize("worker", ["prefill-0", "decode-0"])
+def test_engines_that_die_in_the_middle_of_everything_lose_nothing(cluster, worker):
+    arrivals = tuple(
+        Arrival(0.01 * i, 1000, 50, tuple(range(10 * i, 10 * i + 10))) for i in range(60)
+    )
+    outage = SimulationOptions(failures=(Failure(WorkerId(worker), 0.5, 0.3),), network_s=1e-3)
+    results = simulate(cluster(2, prefill=2), Trace("made", 100, arrivals), outage)
+    assert (results.requests, results.failed, results.rejected) == (60, 0, 0)
+    assert results.replays > 0
+
+
+def test_the_next_turn_finds_the_answer_in_the_cache_where_the_trace_knows_it(cluster):
+    def session(*turns):
+        return ClosedTrace("closed", 100, (ClosedSession("s", 0.0, turns),))
+
+    first = Turn(0.0, 500, 201, tuple(range(5)))
+    goes_on = Turn(1.0, 800, 2, tuple(range(8)))
+    another = Turn(1.0, 800, 2, (*range(4), *range(100, 104)))
+    hits = [
+        simulate(cluster(1), session(first, turn), SimulationOptions()).hit_rate * 1300
+        for turn in (goes_on, another)
+    ]
+    assert hits == [pytest.approx(700, abs=1), pytest.approx(400, abs=1)]

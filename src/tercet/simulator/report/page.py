@@ -47,7 +47,7 @@ def _plots(results: Results) -> Iterator[tuple[str, str, Markup]]:
         promised = f"the line is what was promised, {duration(setup.slo_itl_s)}"
         yield (
             "Time between tokens",
-            f"share of requests whose mean is at most that; {promised}",
+            f"share of all times between two tokens; {promised}",
             plots.distribution("itl", results.itl_curve_s, setup.slo_itl_s),
         )
     yield "Load", "share of the time in which each worker computes", plots.load(results.load)
