@@ -21,7 +21,7 @@ from tercet.router.session import SUSPECT_REPORTS
 from tercet.simulator.machine import Book, Machine
 from tercet.simulator.timeline import Timeline
 from tercet.simulator.traces import Arrival
-from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Message, Refused, Submit
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Membership, Message, Refused, Submit
 
 Over = Callable[[Arrival, RequestRecord], None]
 """Told when a request has ended and nothing of it is left at its front door."""
@@ -154,7 +154,8 @@ class Entrance:
     def post(self, worker: Endpoint, message: Message) -> None:
         assert isinstance(message, Submit | Adopt | Cancel), message
         machine = self._machines[worker.worker]
-        self.timeline.call_later(self._network_s, machine.take, self.name, message)
+        if machine.endpoint == worker:
+            self.timeline.call_later(self._network_s, machine.take, self.name, message)
 
     # ---- what arrives ------------------------------------------------------------------------------------------------
 
@@ -170,6 +171,22 @@ class Entrance:
         known = self._known[worker]
         known.report, known.heard_s = report, self.timeline.now_s()
         self.reception.reported(known.endpoint)
+
+    def lost(self, worker: WorkerId) -> None:
+        """Its process is gone, as its closed sockets say at once."""
+        known = self._known[worker]
+        known.connected = False
+        self.reception.lost(known.endpoint, "closed")
+
+    def joined(self, endpoint: Endpoint) -> None:
+        """A worker lives again: the same seat, another life."""
+        suspect_s = self._known[endpoint.worker].suspect_s
+        known = Acquaintance(endpoint, suspect_s, heard_s=self.timeline.now_s())
+        self._known[endpoint.worker] = known
+        self._rosters[endpoint.role].sessions[endpoint.worker] = known
+        lives = tuple(known.endpoint for known in self._known.values())
+        self.reception.members(Membership(0, lives))
+        self.reception.connected(endpoint)
 
     def _correct(self, worker: WorkerId, refused: Refused) -> None:
         known = self._known[worker]
