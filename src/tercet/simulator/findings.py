@@ -229,6 +229,7 @@ def setup_of(config: ClusterConfig, trace: str, options: SimulationOptions) -> S
         front_doors=options.front_doors,
         report_age_s=options.report_age_s,
         knowledge=options.knowledge.value,
+        accounts=options.accounts,
         network_s=options.network_s,
         estimate_noise=options.estimate_noise,
         failures=[str(failure) for failure in options.failures],

@@ -74,6 +74,7 @@ class Setup(Record, frozen=True, kw_only=True):
     front_doors: int
     report_age_s: float
     knowledge: str
+    accounts: bool
     network_s: float
     estimate_noise: float
     failures: list[str]

@@ -135,6 +135,12 @@ def test_without_matplotlib_the_page_is_refused_before_the_run(simulated, folder
             ["--sessions-per-s", "2"],
             "--sessions-per-s: trace.csv has requests that wait for nobody",
         ),
+        (["--tokens-per-s", "9"], "--tokens-per-s: is the speed of ideal machines (add --machine"),
+        (
+            ["--machine", "ideal", "--model-profile", "x"],
+            "--model-profile: ideal machines have one speed (use --tokens-per-s)",
+        ),
+        (["--model-profile", "no/file"], "--model-profile: no/file cannot be read: no such file"),
         (["--json", "no/such/folder"], "--json: there is no folder no/such (make it first)"),
     ],
 )
