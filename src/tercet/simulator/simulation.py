@@ -125,12 +125,15 @@ class Simulation:
         self._here += 1
         if self._here == 1:
             self._news_s = self._timeline.now_s()
+            self._plant.wake()
         self._book[request] = arrival
         door = self._doors[self._dice.randrange(len(self._doors))]
         door.visit(arrival, request, partial(self._over, ended))
 
     def _over(self, ended: Ended, arrival: Arrival, record: RequestRecord) -> None:
         self._here -= 1
+        if not self._here:
+            self._plant.rest()
         self._news_s = self._timeline.now_s()
         # what is still on its way to a worker may ask for it
         self._timeline.call_later(self._options.network_s, self._forget, record.request)

@@ -119,6 +119,20 @@ def test_old_reports_are_worse_than_exact_ones(cluster, open_trace):
     assert exact.ttft_s.p99 < old.ttft_s.p99
 
 
+def test_reports_that_nobody_would_hear_cost_nothing_and_change_nothing(cluster, open_trace):
+    config = cluster(2, policy="least_pending")
+    told = options(report_age_s=0.5)
+
+    def figures(pause_s):
+        rest = ((pause_s + 0.03 * i, 100 + 37 * i) for i in range(20))
+        trace = open_trace(*((0.03 * i, 100 + 37 * i) for i in range(20)), *rest)
+        return simulate(config, trace, told)
+
+    short, long = figures(100.0), figures(1e7)
+    assert long.ttft_s == short.ttft_s
+    assert long.pace.wall_s < 20, "twenty million reports were written"
+
+
 @pytest.mark.parametrize("knowledge", list(Knowledge))
 def test_every_kind_of_knowledge_of_caches_serves_everybody(cluster, open_trace, knowledge):
     trace = open_trace(*[(0.1 * i, 300, i % 7) for i in range(60)])
