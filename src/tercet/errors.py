@@ -36,7 +36,7 @@ class ConfigError(TercetError):
 
 
 class OptionError(TercetError):
-    """What was asked for beside the cluster file cannot be done."""
+    """What was asked for beside the cluster file cannot be done; `option` is what is typed to ask for it."""
 
     def __init__(self, option: str, reason: str, hint: str = "") -> None:
         super().__init__(f"{option}: {reason}" + (f" ({hint})" if hint else ""))

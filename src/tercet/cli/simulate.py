@@ -12,13 +12,15 @@ from tercet.cli.progress import watched
 from tercet.cli.results_tables import results_tables
 from tercet.cli.simulation_request import (
     ClusterRequest,
+    MachineKind,
+    MachineRequest,
     TraceRequest,
     failure_of,
     pair_of,
 )
 from tercet.ids import WorkerId
 from tercet.router.policies import POLICIES
-from tercet.simulator import IdealModel, Knowledge, SimulationOptions
+from tercet.simulator import Knowledge, SimulationOptions
 from tercet.simulator import simulate as replay
 from tercet.simulator.report import needs_plots, page
 from tercet.simulator.traces import FORMATS
@@ -96,8 +98,23 @@ Fail = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+Workers = Annotated[
+    MachineKind,
+    Option(
+        "--machine",
+        help="Workers by the real scheduler and a model of a GPU, or ideal ones that only prefill.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
+ModelProfile = Annotated[
+    Path | None,
+    Option(
+        help="How fast a GPU is: coefficients as JSON, or what `tercet status --json` printed.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 TokensPerS = Annotated[
-    float, Option(min=1, help="Speed of an ideal machine.", rich_help_panel=_CLUSTER)
+    float | None, Option(min=1, help="Speed of an ideal machine.", rich_help_panel=_CLUSTER)
 ]
 ReportAgeMs = Annotated[
     float | None,
@@ -158,7 +175,9 @@ def simulate(
     instances: Instances = None,
     speed: Speed = None,
     fail: Fail = None,
-    tokens_per_s: TokensPerS = 20_000.0,
+    machine: Workers = MachineKind.ENGINE,
+    model_profile: ModelProfile = None,
+    tokens_per_s: TokensPerS = None,
     report_age_ms: ReportAgeMs = None,
     network_ms: NetworkMs = 0.05,
     front_doors: FrontDoors = None,
@@ -177,7 +196,7 @@ def simulate(
         config = ClusterRequest(file, policy, tuple(policy_option or ()), instances).read()
         age_ms = config.link.report_period_s * 1e3 if report_age_ms is None else report_age_ms
         options = SimulationOptions(
-            model=IdealModel(tokens_per_s),
+            model=MachineRequest(machine, model_profile, tokens_per_s).read(config),
             front_doors=front_doors or config.front_door.replicas,
             report_age_s=age_ms / 1e3,
             knowledge=knowledge,

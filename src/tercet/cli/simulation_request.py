@@ -2,17 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from msgspec import structs
 
 from tercet import config_file
+from tercet.cli.model_profile import model_of
 from tercet.config import ClusterConfig, RouterConfig
 from tercet.errors import ConfigError, OptionError
 from tercet.ids import WorkerId
 from tercet.role import Role
 from tercet.router.policies import POLICIES
-from tercet.simulator import Failure, scaled
+from tercet.simulator import Failure, IdealModel, MachineModel, scaled
 from tercet.simulator.traces import (
     FORMATS,
     ClosedTrace,
@@ -55,6 +57,36 @@ class ClusterRequest:
             option = "--policy" if is_name else "--policy-option"
             raise OptionError(option, exc.reason, exc.hint) from exc
         return router
+
+
+class MachineKind(StrEnum):
+    """What a worker is."""
+
+    ENGINE = "engine"
+    IDEAL = "ideal"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRequest:
+    """Workers of a kind, and how fast they are."""
+
+    kind: MachineKind
+    profile: Path | None
+    tokens_per_s: float | None
+
+    def read(self, config: ClusterConfig) -> MachineModel:
+        """Raises OptionError."""
+        ideal = self.kind is MachineKind.IDEAL
+        if ideal and self.profile is not None:
+            raise OptionError(
+                "--model-profile", "ideal machines have one speed", "use --tokens-per-s"
+            )
+        if not ideal and self.tokens_per_s is not None:
+            hint = "add --machine ideal, or use --model-profile"
+            raise OptionError("--tokens-per-s", "is the speed of ideal machines", hint)
+        if not ideal:
+            return model_of(self.profile, config.engine_of(Role.DECODE).block_tokens)
+        return IdealModel() if self.tokens_per_s is None else IdealModel(self.tokens_per_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,14 @@ class ClosedClients:
     def _arrive(self, session: ClosedSession, number: int) -> None:
         turn, now_s = session.turns[number], self._timeline.now_s()
         self._to_send -= 1
-        arrival = Arrival(now_s, turn.prompt_tokens, turn.output_tokens, turn.names, session.id)
+        arrival = Arrival(
+            now_s,
+            turn.prompt_tokens,
+            turn.output_tokens,
+            turn.names,
+            session.id,
+            continued=_continued(session, number),
+        )
         self._send(arrival, lambda: self._ended(session, number))
 
     def _ended(self, session: ClosedSession, number: int) -> None:
@@ -90,6 +97,14 @@ def clients_of(trace: Trace | ClosedTrace, timeline: Timeline, send: SendOff) ->
     if isinstance(trace, Trace):
         return OpenClients(timeline, trace.arrivals, send)
     return ClosedClients(timeline, trace.sessions, send)
+
+
+def _continued(session: ClosedSession, number: int) -> tuple[int, ...]:
+    """The next turn's names, if it goes on from this one: names stand for everything before them."""
+    if number + 1 == len(session.turns):
+        return ()
+    names, following = session.turns[number].names, session.turns[number + 1].names
+    return following if names and following[: len(names)][-1:] == names[-1:] else ()
 
 
 def _nothing() -> None: ...

@@ -19,10 +19,10 @@ class Columns:
         self.at_s = array("d")
         """Its arrival."""
         self.ttft_s = array("d")
-        self.itl_s = array("d")
+        self.tpot_s = array("d")
         """Mean time between its tokens."""
         self.pause_s = array("d")
-        """The longest time between two arrivals of tokens."""
+        """The longest time between two of its tokens."""
         self.prompt_tokens = array("Q")
         self.cached_tokens = array("Q")
         self.outcome = array("B")
@@ -30,11 +30,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self.at_s)
 
-    def add(self, at_s: float, record: RequestRecord) -> None:
+    def add(self, at_s: float, record: RequestRecord, pause_s: float | None) -> None:
         self.at_s.append(at_s)
         self.ttft_s.append(_seconds(record.ttft_ms))
-        self.itl_s.append(_seconds(record.itl_ms))
-        self.pause_s.append(_seconds(record.itl_ms_max))
+        self.tpot_s.append(_seconds(record.itl_ms))
+        self.pause_s.append(math.nan if pause_s is None else pause_s)
         self.prompt_tokens.append(record.prompt_tokens)
         self.cached_tokens.append(record.cached_tokens)
         self.outcome.append(_code(record.outcome))
@@ -67,9 +67,10 @@ class Columns:
     def slo_attainment(self, slo: SloConfig) -> float:
         """The share of all requests that were served and kept both promises; who has a single token has no pace to keep."""
         ttft_s, itl_s = slo.ttft_ms / 1e3, slo.itl_ms / 1e3
-        rows = zip(self.outcome, self.ttft_s, self.itl_s, strict=True)
+        rows = zip(self.outcome, self.ttft_s, self.tpot_s, strict=True)
         kept = sum(
-            outcome == SERVED and ttft <= ttft_s and not itl > itl_s for outcome, ttft, itl in rows
+            outcome == SERVED and ttft <= ttft_s and not tpot > itl_s
+            for outcome, ttft, tpot in rows
         )
         return kept / len(self) if len(self) else 0.0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from tercet.config import EngineConfig
 from tercet.ids import BlockId
-from tercet.workers.batch import Batch
+from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
@@ -133,7 +133,8 @@ class Cruise:
 class CruiseScheduler(Scheduler):
     """Schedules those who cruise as one, and everybody one by one where blocks are short: then somebody must give way.
 
-    `left` is told of everybody who leaves the batch. Without `cruises` nobody cruises: for comparisons.
+    `left` is told of everybody who leaves the batch, `stopped` before that of those who do so with tokens that were drawn and
+    not said. Without `cruises` nobody cruises: for comparisons.
     """
 
     def __init__(
@@ -142,14 +143,16 @@ class CruiseScheduler(Scheduler):
         pool: BlockPool,
         context_tokens_max: int,
         left: Callable[[Sequence], None],
+        stopped: Callable[[Sequence], None],
         *,
         cruises: bool = True,
     ) -> None:
         super().__init__(config, pool)
         self.cruise = Cruise(config.block_tokens, context_tokens_max)
-        self._left, self._cruises = left, cruises
+        self._left, self._stopped, self._cruises = left, stopped, cruises
         self._fresh: list[Sequence] = []
         self._started: list[Sequence] = []
+        self._begun: list[Sequence] = []
 
     def take_started(self) -> list[Sequence]:
         """Who joined the batch with KV from elsewhere, since the last call."""
@@ -161,8 +164,17 @@ class CruiseScheduler(Scheduler):
         if self._cruises:
             self._fresh.append(sequence)
 
+    def went_on(self, chunk: Chunk) -> bool:
+        """Whether it is the decode of a sequence that was in the batch before."""
+        return chunk.sequence.remaining == 1 and chunk.sequence not in self._begun
+
     def schedule(self) -> Batch:
         """Who cruises takes part in every step and is in no chunk."""
+        batch = self._schedule()
+        self._begun = batch.begun
+        return batch
+
+    def _schedule(self) -> Batch:
         cruise, fresh = self.cruise, self._fresh
         self._fresh = []
         for sequence in fresh:
@@ -170,7 +182,10 @@ class CruiseScheduler(Scheduler):
                 cruise.join(sequence)
         if not cruise.feed(self.pool):
             self._fresh = cruise.land()
-            return super().schedule()
+            batch = super().schedule()
+            for sequence in batch.stuck:
+                self._stopped(sequence)
+            return batch
         return self._fill(self._others, self._step_tokens_max - len(cruise.members))
 
     def start(self, sequence: Sequence) -> None:
@@ -203,5 +218,6 @@ class CruiseScheduler(Scheduler):
         return [sequence for sequence in self.running if sequence not in members]
 
     def _preempt(self, sequence: Sequence) -> None:
+        self._stopped(sequence)
         super()._preempt(sequence)
         self._left(sequence)

@@ -136,6 +136,15 @@ class EngineMachine:
         """Under way, from here and to here."""
         return len(self._hand_offs)
 
+    @property
+    def awake(self) -> bool:
+        """Somebody who is not sends no reports."""
+        return not self._dead and self._backlog is None
+
+    @property
+    def alive(self) -> bool:
+        return not self._dead
+
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
@@ -214,7 +223,9 @@ class EngineMachine:
         turn is known."""
         tokens, prompt_tokens = spec.sampling.max_tokens + len(spec.prompt), len(spec.prompt)
         blocks = tokens // self._block_tokens
-        names = list(self._book[spec.id].names[: prompt_tokens // self._block_tokens])
+        arrival = self._book.get(spec.id)  # none where it ended before its order was handled
+        known = arrival.names if arrival is not None else ()
+        names = list(known[: prompt_tokens // self._block_tokens])
         names += self._continued(spec.id)[len(names) : blocks]
         own = OWN_NAMES + (zlib.crc32(spec.id.encode()) << 32)
         names += range(own + len(names), own + blocks)

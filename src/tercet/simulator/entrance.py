@@ -51,14 +51,17 @@ class Acquaintance:
 
 
 class NamedPrefix(Prefix):
-    """A prompt whose names are known and whose tokens are not. What is generated after it is shared with nobody."""
+    """A prompt whose names are known and whose tokens are not. What is generated after it is shared with its next turn, if
+    that is known, else with nobody."""
 
-    def __init__(self, names: Sequence[int], block_tokens: int) -> None:
-        self.block_tokens = block_tokens
-        self.names = [PrefixName(name) for name in names]
+    def __init__(self, arrival: Arrival, block_tokens: int) -> None:
+        self.block_tokens, self._arrival = block_tokens, arrival
+        self.names = [PrefixName(name) for name in arrival.names]
 
     def extended(self, output: Sequence[int]) -> list[PrefixName]:
-        return self.names
+        blocks = (self._arrival.prompt_tokens + len(output)) // self.block_tokens
+        rest = self._arrival.continued[len(self.names) : blocks]
+        return self.names + [PrefixName(name) for name in rest]
 
 
 class TracedReception(Reception):
@@ -68,7 +71,7 @@ class TracedReception(Reception):
 
     def prefix(self, spec: RequestSpec) -> Prefix:
         block_tokens = self._config.engine_of(Role.DECODE).block_tokens
-        return NamedPrefix(self.book[spec.id].names, block_tokens)
+        return NamedPrefix(self.book[spec.id], block_tokens)
 
 
 class Visit:
@@ -118,7 +121,10 @@ class Visit:
 
 
 class Entrance:
-    """One front door. A message takes `network_s` either way; `heard` and `reported` are told when it has arrived."""
+    """One front door. A message takes `network_s` either way; `heard` and `reported` are told when it has arrived.
+
+    A worker is suspect when nothing was reported for `suspect_s`; without it, as in production.
+    """
 
     def __init__(
         self,
@@ -132,11 +138,13 @@ class Entrance:
         index: PrefixIndex | None = None,
         ledger: Ledger | None = None,
         network_s: float = 0.0,
+        suspect_s: float | None = None,
     ) -> None:
         self.name, self.timeline = name, timeline
         self._machines, self._network_s = machines, network_s
-        period_s = config.link.report_period_s
-        suspect_s = max(config.link.heartbeat_s, SUSPECT_REPORTS * period_s)
+        if suspect_s is None:
+            period_s = config.link.report_period_s
+            suspect_s = max(config.link.heartbeat_s, SUSPECT_REPORTS * period_s)
         self._known = {
             worker: Acquaintance(machine.endpoint, suspect_s)
             for worker, machine in machines.items()

@@ -1,11 +1,11 @@
 """Counts while a simulation runs, and says in the end what was found."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from tercet.config import ClusterConfig
-from tercet.ids import WorkerId
+from tercet.ids import RequestId, WorkerId
 from tercet.role import Role
 from tercet.router.record import RequestRecord
 from tercet.simulator.columns import FAILED, REJECTED, Columns, ordered
@@ -19,11 +19,14 @@ from tercet.simulator.results import (
     Setup,
     WorkerResult,
     curve,
+    gap_curve,
+    gap_quantiles,
     load_cv,
     quantiles,
     rounded,
 )
 from tercet.simulator.samples import Samples
+from tercet.simulator.stretches import Gaps, Stretch
 from tercet.simulator.timeline import Timeline
 from tercet.simulator.traces import Arrival
 
@@ -61,6 +64,9 @@ class Findings:
         self._samples = Samples(timeline, self._look)
         self._workers = list(plant.lives)
         self._by_worker: Counter[WorkerId] = Counter()
+        self._gaps: defaultdict[RequestId, Gaps] = defaultdict(Gaps)
+        """Times between the tokens of those who are here."""
+        self._all_gaps = Gaps()
         self._served = self._refusals = self._replays = 0
         self._prompt_tokens = self._cached_tokens = self._output_tokens = 0
 
@@ -73,7 +79,9 @@ class Findings:
 
     def add(self, arrival: Arrival, record: RequestRecord) -> None:
         """A request has ended."""
-        self._columns.add(arrival.at_s, record)
+        gaps = self._gaps.pop(record.request, Gaps())
+        self._all_gaps.merge(gaps)
+        self._columns.add(arrival.at_s, record, gaps.quantile_s(1.0))
         self._refusals += record.refusals
         self._replays += record.replays
         self._output_tokens += record.output_tokens
@@ -86,13 +94,21 @@ class Findings:
             if worker is not None:
                 self._by_worker[worker] += 1
 
+    def stretch(self, stretch: Stretch) -> None:
+        """Of a request that is here."""
+        self._gaps[stretch.request].add(stretch)
+
+    def forget(self, request: RequestId) -> None:
+        """What a worker still said of it, when it was over already, counts no more."""
+        self._gaps.pop(request, None)
+
     def stop(self) -> None:
         """The last request has ended."""
         self._samples.stop()
 
     def results(self, wall_s: float) -> Results:
         counted = self._columns.arrived_after(self._options.warm_up_share)
-        ttft_s, itl_s = ordered(counted.ttft_s), ordered(counted.itl_s)
+        ttft_s, tpot_s = ordered(counted.ttft_s), ordered(counted.tpot_s)
         series = self._series()
         duration_s = self._timeline.now_s()
         return Results(
@@ -102,7 +118,8 @@ class Findings:
             hit_rate=rounded(counted.hit_rate()),
             slo_attainment=rounded(counted.slo_attainment(self._config.slo)),
             ttft_s=quantiles(ttft_s),
-            itl_s=quantiles(itl_s),
+            itl_s=gap_quantiles(self._all_gaps),
+            tpot_s=quantiles(tpot_s),
             pause_s=quantiles(ordered(counted.pause_s)),
             load_cv=rounded(self._load_cv()),
             gpu_hours=rounded(self._gpus() * duration_s / 3600),
@@ -115,7 +132,7 @@ class Findings:
             series=series,
             load=self._load_series(),
             ttft_curve_s=curve(ttft_s),
-            itl_curve_s=curve(itl_s),
+            itl_curve_s=gap_curve(self._all_gaps),
             setup=setup_of(self._config, self._trace, self._options),
             pace=Pace(wall_s=wall_s, requests_per_min=self.ended / wall_s * 60 if wall_s else 0.0),
         )
@@ -212,6 +229,7 @@ def setup_of(config: ClusterConfig, trace: str, options: SimulationOptions) -> S
         front_doors=options.front_doors,
         report_age_s=options.report_age_s,
         knowledge=options.knowledge.value,
+        accounts=options.accounts,
         network_s=options.network_s,
         estimate_noise=options.estimate_noise,
         failures=[str(failure) for failure in options.failures],

@@ -35,7 +35,8 @@ class HandOffs:
     ) -> None:
         self._member, self._engine, self._fabric, self._timeline = member, engine, fabric, timeline
         self._block_bytes, self._tell = block_bytes, tell
-        self._period_s, self._renew_s = config.link.report_period_s, config.transfer.renew_s
+        self._renew_s = config.transfer.renew_s
+        self._period_s = min(config.link.report_period_s, self._renew_s)
         self._sources: dict[str, bool] = {}
         """Links to those we pull from, and whether they stand yet."""
         self._readers: set[str] = set()

@@ -65,6 +65,11 @@ class IdealMachine:
             case Adopt():
                 raise AssertionError("an ideal worker is alone with its requests")
 
+    def kill(self) -> None:
+        if self._ends is not None:
+            self._ends.cancel()
+        self._queue.clear()
+
     def report(self) -> LoadReport:
         return LoadReport(
             role=self.endpoint.role,

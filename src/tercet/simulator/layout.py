@@ -23,7 +23,7 @@ def scaled(config: ClusterConfig, workers: int) -> ClusterConfig:
     pools = (prefill > 0) + (decode > 0)
     if workers < max(1, pools):
         reason = f"{workers} workers are too few for {pools} pools"
-        raise OptionError("instances", reason, "ask for one for each pool of the file at least")
+        raise OptionError("--instances", reason, "ask for one for each pool of the file at least")
     share = math.floor(workers * prefill / max(1, prefill + decode) + 0.5)
     most = workers - (decode > 0)
     prefills = min(max(share, 1), most) if prefill else 0

@@ -24,6 +24,9 @@ class Machine(Protocol):
     def busy_s(self) -> float:
         """Time spent computing until now."""
 
+    def kill(self) -> None:
+        """The process is gone. What it said is on its way; nothing follows."""
+
     def take(self, owner: FrontDoorId, order: Order) -> None:
         """An order has arrived."""
 

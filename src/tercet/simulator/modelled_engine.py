@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import takewhile
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import StepContents
 from tercet.workers.residents import KnownHashes
-from tercet.workers.sequence import Phase
+from tercet.workers.sequence import Phase, Sequence
 from tercet.workers.steps import Steps
 
 DRAWN = Drawn(TOKEN)
@@ -56,8 +57,9 @@ class ModelledEngine:
         self.pool = BlockPool(config.kv_blocks, np.zeros(config.kv_blocks, dtype=np.uint64))
         self._stretches = Stretches(timeline, told)
         most = model.context_tokens_max
+        self._rest = Outbox(self.pool)
         self._scheduler = CruiseScheduler(
-            config, self.pool, most, self._stretches.end, cruises=leaps
+            config, self.pool, most, self._stretches.end, self._say_rest, cruises=leaps
         )
         self._steps = Steps(
             TracedLimits(TOKEN + 1, most, frozenset(), config.block_tokens, config.kv_blocks),
@@ -80,12 +82,12 @@ class ModelledEngine:
         return self._spent_s + (self._timeline.now_s() - leap.start_s if leap else 0.0)
 
     def post(self, *commands: Command) -> None:
-        """They are handled now, or between the step under way and the next one."""
+        """They are handled after the caller's turn, or between the step under way and the next one."""
         self._inbox += commands
-        if self._leap is None:
-            self._wake()
-        else:
+        if self._leap is not None:
             self._cut(self._leap)
+        elif self._alarm is None:
+            self._alarm = self._timeline.call_later(0.0, self._wake)
 
     def load(self) -> EngineLoad:
         """The figures of this moment."""
@@ -95,12 +97,11 @@ class ModelledEngine:
     def flush(self) -> list[Event]:
         """Say the tokens that were drawn until now."""
         self._account()
-        cruise, outbox = self._scheduler.cruise, Outbox(self.pool)
+        cruise = self._scheduler.cruise
         for sequence in cruise.members:
             cruise.bring_up(sequence)
-            if sequence.output_tokens > sequence.known_output:
-                outbox.tokens(sequence, None, None)
-        return outbox.take()
+            self._say_rest(sequence)
+        return self._rest.take()
 
     def stop(self) -> None:
         """Nothing happens any more."""
@@ -130,6 +131,7 @@ class ModelledEngine:
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
+        self._alarm = None
         if not self._frozen:
             events = self._turn()
             if events:
@@ -143,12 +145,17 @@ class ModelledEngine:
             steps.handle(command)
         # Where all cruise the engine would call itself stalled; so it is asked once in any case.
         while not (chunks := steps.plan()):
-            events += steps.take()
+            events += self._rest.take() + steps.take()
             if not steps.has_work:
                 break
         if chunks or self._scheduler.cruise.members:
             self._begin(chunks)
-        return events
+        return events + self._rest.take()
+
+    def _say_rest(self, sequence: Sequence) -> None:
+        """The tokens that its owner does not know, as if each had been said in its time."""
+        if sequence.output_tokens > sequence.known_output:
+            self._rest.tokens(sequence, None, None)
 
     def _begin(self, chunks: list[Chunk]) -> None:
         cruise, contents = self._scheduler.cruise, StepContents.of(chunks)
@@ -194,26 +201,35 @@ class ModelledEngine:
         leap, chunks = self._leap, self._chunks
         if self._frozen:
             return
-        assert leap is not None
+        assert leap is not None, "there is no step to end"
         now_s = self._timeline.now_s()
         self._count(leap, leap.steps)
         self._spent_s += now_s - leap.start_s
         self._leap, self._chunks, self._alarm = None, [], None
-        self._arrive()
-        self._finish(chunks)
+        self._finish(self._in_order(self._arrive(), chunks))
         events = self._steps.take()
         events += self._turn()
         if events:
             self._deliver(events)
 
-    def _arrive(self) -> None:
-        """Those for whom something happens at this step's end, besides one more token."""
-        for sequence, ends in self._scheduler.cruise.arrived():
+    def _arrive(self) -> list[Chunk]:
+        """See to those whose blocks are full; returns the last tokens of those who end."""
+        cruise, last = self._scheduler.cruise, []
+        for sequence, ends in cruise.arrived():
             if ends:
-                self._steps.finish([Chunk(sequence, 1)], [DRAWN])
+                last.append(Chunk(sequence, 1))
             else:
                 self._scheduler.advance(sequence, sequence.computed)
-                self._scheduler.cruise.go_on(sequence)
+                cruise.go_on(sequence)
+        return last
+
+    def _in_order(self, cruised: list[Chunk], chunks: list[Chunk]) -> list[Chunk]:
+        """As if all had been scheduled one by one: decodes by rank, then the others."""
+        if not (cruised and chunks):
+            return cruised or chunks
+        decodes = list(takewhile(self._scheduler.went_on, chunks))
+        ranked = sorted(cruised + decodes, key=lambda chunk: chunk.sequence.rank)
+        return ranked + chunks[len(decodes) :]
 
     def _finish(self, chunks: list[Chunk]) -> None:
         results = [DRAWN if chunk.completes else None for chunk in chunks]

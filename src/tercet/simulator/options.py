@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tercet.errors import OptionError
 from tercet.ids import WorkerId
+from tercet.simulator.engine_model import EngineModel
 from tercet.simulator.knowledge import Knowledge
-from tercet.simulator.machine_model import IdealModel, MachineModel
+from tercet.simulator.machine_model import MachineModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Failure:
 class SimulationOptions:
     """Everything that is drawn by lot is drawn by `seed`."""
 
-    model: MachineModel = field(default_factory=IdealModel)
+    model: MachineModel = field(default_factory=EngineModel)
     front_doors: int = 1
     """Each request comes to one of them by lot; they know of each other what workers pass on."""
     report_age_s: float = 0.0
@@ -45,3 +47,11 @@ class SimulationOptions:
     warm_up_share: float = 0.0
     """Requests that arrive in this first part of the time are served and not counted."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for worker, speed in self.speeds.items():
+            if not speed > 0:
+                reason = f"{speed:g} of {worker!r} is not positive"
+                raise OptionError("--speed", reason, "1 is as fast as the model says")
+        assert self.front_doors > 0 <= self.report_age_s, f"cannot be simulated: {self}"
+        assert 0 <= self.estimate_noise < 1 > self.warm_up_share >= 0, f"no shares: {self}"

@@ -1,24 +1,27 @@
 """The workers of a simulated cluster, life after life, and how front doors hear of them."""
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from msgspec import structs
 
-from tercet.config import ClusterConfig
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.latency import Coefficients
 from tercet.router.events import WorkerWord
 from tercet.router.ledger import SETTLE_S
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.knowledge import Knowledge
-from tercet.simulator.machine import Book, Machine, Order
+from tercet.simulator.machine import Machine, Order
+from tercet.simulator.machine_model import Make
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.timeline import Timeline
 from tercet.wire import Cancel, Endpoint, LoadReport
 from tercet.workers.relay import Relay
 
+QUIET_PERIODS = 16
+"""After so many without any request nobody listens, and reports need not be written until there is one again."""
 ROUNDING_S = 1e-6
 """Sums of times may be off by less than this."""
 
@@ -43,6 +46,11 @@ class Life:
     def busy_s(self) -> float:
         return self.machine.busy_s if self.ended_busy_s is None else self.ended_busy_s
 
+    def kill(self) -> None:
+        busy_s = self.machine.busy_s
+        self.machine.kill()
+        self.ended_busy_s = busy_s
+
     def take(self, owner: FrontDoorId, order: Order) -> None:
         if self.alive:
             if not isinstance(order, Cancel):
@@ -66,17 +74,18 @@ class Plant:
     def __init__(
         self,
         timeline: Timeline,
-        config: ClusterConfig,
         options: SimulationOptions,
         seats: Iterable[Endpoint],
-        book: Book,
+        make: Make,
     ) -> None:
-        self._timeline, self._config, self._options = timeline, config, options
-        self._book = book
+        self._timeline, self._options, self._make = timeline, options, make
         self._dice = random.Random(f"{options.seed}/reports")
         self._doors: dict[FrontDoorId, Entrance] = {}
         self._former_busy_s: dict[WorkerId, float] = {}
         """Of lives that are over."""
+        self._quiet_since_s: float | None = 0.0
+        self._asleep: list[tuple[Life, float]] = []
+        """Who would have reported then, and does not."""
         self.snapshots: dict[WorkerId, frozenset[int]] = {}
         """What was cached when each worker last reported, where somebody wants to know."""
         self.lives = {endpoint.worker: self._born(endpoint) for endpoint in seats}
@@ -110,15 +119,27 @@ class Plant:
             life.reports_soon = True
             self._timeline.call_later(0.0, self._report, life)
 
+    def rest(self) -> None:
+        """No request is anywhere."""
+        self._quiet_since_s = self._timeline.now_s()
+
+    def wake(self) -> None:
+        """There is a request again. Front doors must know what they would have heard."""
+        self._quiet_since_s = None
+        asleep, self._asleep = self._asleep, []
+        age_s, now_s = self._options.report_age_s, self._timeline.now_s()
+        for life, missed_s in asleep:
+            if life.alive:
+                self._deliver(life, self._written(life), now_s)
+                next_s = missed_s + math.ceil((now_s - missed_s) / age_s) * age_s
+                self._timeline.call_at(next_s, self._tick, life)
+
     # ---- lives -------------------------------------------------------------------------------------------------------
 
     def _born(self, endpoint: Endpoint) -> Life:
         life = Life(endpoint, self)
-        engine = self._config.engine_of(endpoint.role)
         speed = self._options.speeds.get(endpoint.worker, 1.0)
-        say = partial(self._said, life)
-        model = self._options.model
-        life.machine = model.machine(self._timeline, endpoint, say, self._book, engine, speed)
+        life.machine = self._make(endpoint, partial(self._said, life), speed)
         return life
 
     def _connect(self, life: Life) -> None:
@@ -131,9 +152,9 @@ class Plant:
         life = self.lives[failure.worker]
         if not life.alive:
             return
-        life.ended_busy_s = life.busy_s
+        life.kill()
         self._tell_all(lambda door: door.lost(failure.worker))
-        if failure.down_s < float("inf"):
+        if failure.down_s < math.inf:
             self._timeline.call_later(failure.down_s, self._replace, life)
 
     def _replace(self, former: Life) -> None:
@@ -162,9 +183,18 @@ class Plant:
             self._timeline.call_later(first_s, self._tick, life)
 
     def _tick(self, life: Life) -> None:
-        if life.alive:
-            self._report(life)
-            self._timeline.call_later(self._options.report_age_s, self._tick, life)
+        if not life.alive:
+            return
+        age_s, now_s, since_s = (
+            self._options.report_age_s,
+            self._timeline.now_s(),
+            self._quiet_since_s,
+        )
+        if since_s is not None and now_s - since_s > QUIET_PERIODS * age_s:
+            self._asleep.append((life, now_s))
+            return
+        self._report(life)
+        self._timeline.call_later(age_s, self._tick, life)
 
     def _report(self, life: Life) -> None:
         life.reports_soon = False

@@ -8,6 +8,7 @@ import msgspec
 
 from tercet.ids import WorkerId
 from tercet.role import Role
+from tercet.simulator.stretches import Gaps
 
 CURVE_POINTS = 200
 
@@ -73,6 +74,7 @@ class Setup(Record, frozen=True, kw_only=True):
     front_doors: int
     report_age_s: float
     knowledge: str
+    accounts: bool
     network_s: float
     estimate_noise: float
     failures: list[str]
@@ -89,7 +91,7 @@ class Pace(Record, frozen=True, kw_only=True):
 
 
 class Results(Record, frozen=True, kw_only=True):
-    """Requests that arrived during the warm-up are in none of the figures up to `itl_s`, and in all others."""
+    """Requests that arrived during the warm-up are in none of the figures up to `pause_s`, and in all others."""
 
     requests: int
     """All that were counted: served, failed and rejected."""
@@ -104,10 +106,12 @@ class Results(Record, frozen=True, kw_only=True):
     `slo.ttft_ms` and a mean time between tokens within `slo.itl_ms`."""
     ttft_s: Quantiles
     """From the arrival at the front door to the first token, of requests that got one."""
-    itl_s: Quantiles
+    tpot_s: Quantiles
     """The mean time between tokens of a request, of requests with at least two."""
     pause_s: Quantiles
-    """The longest pause between two arrivals of tokens of a request, of those requests."""
+    """The longest time between two tokens of a request, of those requests."""
+    itl_s: Quantiles
+    """Of all times between two tokens of a request, of all requests together; known to 1 %."""
     load_cv: float
     """Standard deviation over mean of the workers' busy times; of two pools, each by itself, weighed by their sizes."""
     gpu_hours: float
@@ -128,6 +132,7 @@ class Results(Record, frozen=True, kw_only=True):
     ttft_curve_s: list[float]
     """Quantiles 0, 1/200 … 1 of `ttft_s`; empty where there is none."""
     itl_curve_s: list[float]
+    """The same of `itl_s`."""
     setup: Setup
     pace: Pace
 
@@ -141,6 +146,18 @@ def quantiles(ordered: "array[float]") -> Quantiles:
     """Of numbers in order."""
     p50, p90, p99 = (_rank(ordered, share) for share in (0.5, 0.9, 0.99))
     return Quantiles(p50=p50, p90=p90, p99=p99)
+
+
+def gap_quantiles(gaps: Gaps) -> Quantiles:
+    """Of many requests' times between tokens."""
+    p50, p90, p99 = (gap and rounded(gap) for gap in map(gaps.quantile_s, (0.5, 0.9, 0.99)))
+    return Quantiles(p50=p50, p90=p90, p99=p99)
+
+
+def gap_curve(gaps: Gaps) -> list[float]:
+    """The same as evenly spaced quantiles."""
+    points = [gaps.quantile_s(i / CURVE_POINTS) for i in range(CURVE_POINTS + 1)]
+    return [rounded(point) for point in points if point is not None]
 
 
 def curve(ordered: "array[float]") -> list[float]:

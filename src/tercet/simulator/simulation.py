@@ -1,5 +1,6 @@
 """One simulation: the clients of a trace, front doors with the real reception, simulated workers, one timeline."""
 
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -9,16 +10,18 @@ from msgspec import structs
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig
 from tercet.errors import OptionError
-from tercet.ids import FrontDoorId, RequestId, WorkerId
+from tercet.ids import FrontDoorId, RequestId
 from tercet.router.record import RequestRecord
 from tercet.simulator.clients import Ended, clients_of
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.findings import Findings
 from tercet.simulator.knowledge import Knowledge, ReportsAlone, ToldIndex
 from tercet.simulator.layout import all_in_one, in_blocks_of, seats
+from tercet.simulator.machine_model import hands_off, makes
 from tercet.simulator.options import SimulationOptions
 from tercet.simulator.plant import Plant
 from tercet.simulator.results import Results
+from tercet.simulator.stretches import Stretch
 from tercet.simulator.timeline import Timeline
 from tercet.simulator.traces import Arrival, ClosedTrace, Trace
 
@@ -43,12 +46,13 @@ def simulate(
     `clock` measures the simulator itself.
     """
     options, clock = options or SimulationOptions(), clock or MonotonicClock()
-    if not options.model.hands_off:
+    if not hands_off(options.model):
         config = all_in_one(config)
     config = in_blocks_of(config, trace.block_tokens)
-    period_s = options.report_age_s or float("inf")
-    link = structs.replace(config.link, report_period_s=period_s)
-    simulation = Simulation(structs.replace(config, link=link), trace, options, watch)
+    if options.report_age_s:
+        link = structs.replace(config.link, report_period_s=options.report_age_s)
+        config = structs.replace(config, link=link)
+    simulation = Simulation(config, trace, options, watch)
     started_s = clock.now_s()
     simulation.run()
     return simulation.findings.results(clock.now_s() - started_s)
@@ -71,7 +75,8 @@ class Simulation:
         self._here = 0
         self._news_s = 0.0
         _check_names(config, options)
-        self._plant = Plant(self._timeline, config, options, seats(config), self._book)
+        make = makes(options.model, self._timeline, config, self._book, self._told, options.seed)
+        self._plant = Plant(self._timeline, options, seats(config), make)
         self._doors = [self._door(config, number) for number in range(options.front_doors)]
         self._dice = random.Random(f"{options.seed}/clients")
         self._clients = clients_of(trace, self._timeline, self._send)
@@ -111,6 +116,7 @@ class Simulation:
             index=index,
             ledger=None if self._options.accounts else ReportsAlone(),
             network_s=self._options.network_s,
+            suspect_s=math.inf if self._plant.exact else None,
         )
 
     def _send(self, arrival: Arrival, ended: Ended) -> None:
@@ -119,19 +125,30 @@ class Simulation:
         self._here += 1
         if self._here == 1:
             self._news_s = self._timeline.now_s()
+            self._plant.wake()
         self._book[request] = arrival
         door = self._doors[self._dice.randrange(len(self._doors))]
         door.visit(arrival, request, partial(self._over, ended))
 
     def _over(self, ended: Ended, arrival: Arrival, record: RequestRecord) -> None:
         self._here -= 1
+        if not self._here:
+            self._plant.rest()
         self._news_s = self._timeline.now_s()
         # what is still on its way to a worker may ask for it
-        self._timeline.call_later(self._options.network_s, self._book.pop, record.request)
+        self._timeline.call_later(self._options.network_s, self._forget, record.request)
         self.findings.add(arrival, record)
         ended()
         if self._watch is not None and self.findings.ended % WATCH_EVERY == 0:
             self._watch(self.findings.ended, self._timeline.now_s())
+
+    def _told(self, stretch: Stretch) -> None:
+        if stretch.request in self._book:
+            self.findings.stretch(stretch)
+
+    def _forget(self, request: RequestId) -> None:
+        del self._book[request]
+        self.findings.forget(request)
 
     def _goes_on(self) -> bool:
         if not self._here:
@@ -143,12 +160,9 @@ class Simulation:
 
 def _check_names(config: ClusterConfig, options: SimulationOptions) -> None:
     known = [endpoint.worker for endpoint in seats(config)]
-    named: dict[str, list[WorkerId]] = {
-        "failures": [failure.worker for failure in options.failures],
-        "speeds": list(options.speeds),
-    }
-    for option, workers in named.items():
-        for worker in workers:
-            if worker not in known:
-                hint = f"workers are called {known[0]} … {known[-1]}" if known else "there are none"
-                raise OptionError(option, f"there is no worker {worker!r}", hint)
+    named = [("--fail", failure.worker) for failure in options.failures]
+    named += [("--speed", worker) for worker in options.speeds]
+    for option, worker in named:
+        if worker not in known:
+            hint = f"workers are called {known[0]} … {known[-1]}" if known else "there are none"
+            raise OptionError(option, f"there is no worker {worker!r}", hint)

@@ -15,8 +15,9 @@ def title(setup: Setup) -> str:
 def latencies(results: Results) -> Iterator[tuple[str, Quantiles, float | None]]:
     """Names, quantiles, and what was promised, in seconds."""
     yield "first token", results.ttft_s, results.setup.slo_ttft_s
-    yield "between tokens", results.itl_s, results.setup.slo_itl_s
-    yield "longest pause", results.pause_s, None
+    yield "between tokens", results.itl_s, None
+    yield "a request's mean", results.tpot_s, results.setup.slo_itl_s
+    yield "a request's longest", results.pause_s, None
 
 
 def figures(results: Results) -> Iterator[tuple[str, str]]:

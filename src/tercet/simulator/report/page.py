@@ -37,19 +37,22 @@ def _plots(results: Results) -> Iterator[tuple[str, str, Markup]]:
     from tercet.simulator.report import plots  # noqa: PLC0415 -- loads matplotlib, which is optional
 
     setup, series = results.setup, results.series
-    promised = f"the line is what was promised, {duration(setup.slo_ttft_s)}"
-    yield (
-        "Time to first token",
-        f"share of requests that had it by then; {promised}",
-        plots.distribution("ttft", results.ttft_curve_s, setup.slo_ttft_s),
-    )
+    if results.ttft_curve_s:
+        promised = f"the line is what was promised, {duration(setup.slo_ttft_s)}"
+        yield (
+            "Time to first token",
+            f"share of requests that had it by then; {promised}",
+            plots.distribution("ttft", results.ttft_curve_s, setup.slo_ttft_s),
+        )
     if results.itl_curve_s:
-        promised = f"the line is what was promised, {duration(setup.slo_itl_s)}"
+        promised = f"the line is what was promised of a request's mean, {duration(setup.slo_itl_s)}"
         yield (
             "Time between tokens",
-            f"share of requests whose mean is at most that; {promised}",
+            f"share of all times between two tokens; {promised}",
             plots.distribution("itl", results.itl_curve_s, setup.slo_itl_s),
         )
+    if len(series.times_s) < 2:
+        return  # everything was over at once
     yield "Load", "share of the time in which each worker computes", plots.load(results.load)
     yield (
         "Requests",
