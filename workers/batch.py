@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
+
 from tercet.request import TokenLogprobs
 from tercet.workers.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """The next `tokens` tokens of a sequence, computed in one step."""
 
     sequence: Sequence

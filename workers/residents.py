@@ -122,7 +122,7 @@ class Residents:
             epoch=command.epoch,
             owner=command.owner,
             arrival=self._arrivals,
-            tokens=[*command.spec.prompt, *command.output],
+            tokens=command.spec.prompt + list(command.output),
             hand_off=hand_off,
             known_output=len(command.output),
             hashes=self._known_hashes(command.spec),

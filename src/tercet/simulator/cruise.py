@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable
 
 from tercet.config import EngineConfig
 from tercet.ids import BlockId
+from tercet.simulator.blank import Blank
 from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
-
-TOKEN = 0
-"""What every prompt and every output is made of."""
 
 Due = tuple[int, tuple[int, int], Sequence]
 """After which step of the cruise, the sequence's rank, and who."""
@@ -103,7 +101,7 @@ class Cruise:
 
     def bring_up(self, sequence: Sequence, short: int = 0) -> None:
         """Give a sequence the tokens of the steps that were taken, or all but `short` of them."""
-        sequence.tokens.extend([TOKEN] * (self._ahead(sequence) - short))
+        sequence.tokens.extend(Blank(self._ahead(sequence) - short))
         sequence.computed = len(sequence.tokens) - 1
 
     def _ahead(self, sequence: Sequence) -> int:

@@ -19,6 +19,7 @@ from tercet.router.prefix_names import PrefixName
 from tercet.router.reception import Reception
 from tercet.router.record import RequestRecord, Tally
 from tercet.router.session import SUSPECT_REPORTS
+from tercet.simulator.blank import Blank
 from tercet.simulator.machine import Book, Machine
 from tercet.simulator.timeline import Timeline
 from tercet.simulator.traces import Arrival
@@ -101,7 +102,7 @@ class Visit:
             self._entrance.timeline,
         )
         sampling = Sampling(max_tokens=arrival.output_tokens, ignore_eos=True)
-        spec = RequestSpec(request, [0] * arrival.prompt_tokens, sampling, arrival.priority)
+        spec = RequestSpec(request, Blank(arrival.prompt_tokens), sampling, arrival.priority)
         now_s = timeline.now_s()
         self._slot = reception.ledger.slot()
         tally = Tally(

@@ -35,13 +35,11 @@ class HandOffs:
     ) -> None:
         self._member, self._engine, self._fabric, self._timeline = member, engine, fabric, timeline
         self._block_bytes, self._tell = block_bytes, tell
-        self._renew_s = config.transfer.renew_s
-        self._period_s = min(config.link.report_period_s, self._renew_s)
+        self._period_s = config.transfer.renew_s
         self._sources: dict[str, bool] = {}
         """Links to those we pull from, and whether they stand yet."""
         self._readers: set[str] = set()
         self._beating = False
-        self._renewed_s = 0.0
         self.exports = Exports(config.transfer.lease_s)
         self.adoptions = Adoptions(engine, self, self, config.transfer, block_tokens, timeline)
 
@@ -124,13 +122,10 @@ class HandOffs:
             self.adoptions.on_source(source, LinkLost(reason))
 
     def beat(self) -> None:
-        """What is done every report period, while there is anything to do it for."""
-        now_s = self._timeline.now_s()
-        self._carry_out(self.exports.tick(now_s))
+        """What is done from time to time, while there is anything to do it for."""
+        self._carry_out(self.exports.tick(self._timeline.now_s()))
         self.adoptions.tick()
-        if now_s - self._renewed_s >= self._renew_s:
-            self._renewed_s = now_s
-            self.adoptions.renew()
+        self.adoptions.renew()
         self._beating = False
         if len(self):
             self._keep_beating()

@@ -7,7 +7,8 @@ from itertools import takewhile
 import numpy as np
 
 from tercet.config import EngineConfig
-from tercet.simulator.cruise import TOKEN, CruiseScheduler
+from tercet.simulator.blank import TOKEN
+from tercet.simulator.cruise import CruiseScheduler
 from tercet.simulator.engine_model import EngineModel, KnownPace
 from tercet.simulator.leap import Leap
 from tercet.simulator.stretches import Stretches, Told

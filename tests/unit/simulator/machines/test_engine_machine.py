@@ -36,7 +36,7 @@ SITES = {
     "short of blocks, apart": {"prefill": 1, "decode": 1, "kv_blocks": 60},
     "small steps": {"prefill": 0, "decode": 1, "step_tokens_max": 24},
     "few places": {"prefill": 1, "decode": 1, "running_max": 3, "waiting_max": 4},
-    "impatient": {"prefill": 0, "decode": 1, "refusing_after_s": 0.02},
+    "impatient": {"prefill": 0, "decode": 1, "refusing_after_s": 0.02, "step_tokens_max": 48},
     "unequal": {"prefill": 1, "decode": 2, "speeds": {"prefill-0": 2.0, "decode-1": 0.4}},
 }
 
