@@ -130,7 +130,7 @@ class Plant:
         age_s, now_s = self._options.report_age_s, self._timeline.now_s()
         for life, missed_s in asleep:
             if life.alive:
-                self._deliver(life, self._written(life), now_s)
+                self._deliver(life, self._written(life), now_s, {})
                 next_s = missed_s + math.ceil((now_s - missed_s) / age_s) * age_s
                 self._timeline.call_at(next_s, self._tick, life)
 
