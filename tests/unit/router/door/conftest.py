@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from tercet.blocks import HashDomain
 from tercet.clock import ManualClock
@@ -208,7 +209,7 @@ class Hall:
             if worker.report is not None:
                 computed = int(TOKENS_PER_S * (self.now_s - worker.heard_s))
                 pending = max(0, worker.report.pending_prefill_tokens - computed)
-                worker.report = load_report(pending)
+                worker.report = replace(worker.report, pending_prefill_tokens=pending)
             worker.heard_s = self.now_s
 
     def validate_empty(self) -> None:
