@@ -113,9 +113,7 @@ class Choice:
         return len(self.candidates) + self.left_out
 
     def shortened(self, most: int) -> "Choice":
-        """With the one chosen and the cheapest others."""
-        if len(self.candidates) <= most:
-            return self
+        """With the one chosen first, and then the cheapest others."""
         chosen = self.view.worker
         own = [scored for scored in self.candidates if scored.view.worker == chosen]
         others = (scored for scored in self.candidates if scored.view.worker != chosen)

@@ -68,6 +68,16 @@ class PrefixIndex:
         while len(self._seen) > self._blocks_max:
             self._seen.popitem(last=False)
 
+    def take_back(self, life: Life, names: Iterable[PrefixName]) -> None:
+        """`life` will not have these after all."""
+        bit, seen = self._bits.get(life, 0), self._seen
+        for name in names:
+            mask = seen.get(name, 0)
+            if mask == bit:
+                seen.pop(name, None)
+            elif mask & bit:
+                seen[name] = mask & ~bit
+
     def forget(self, life: Life) -> None:
         """The worker's memory is gone; costs a walk over the whole index, and workers are lost rarely."""
         bit = self._bits.pop(life, None)

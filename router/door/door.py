@@ -65,6 +65,10 @@ class Door:
     def _is_full(self) -> bool:
         return len(self._sent) >= self._rules.places
 
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether it waits here."""
+        return ticket in self._room
+
     # ---- events ------------------------------------------------------------------------------------------------------
 
     def enter(self, ticket: Ticket, now_s: float) -> list[Verdict]:
@@ -112,8 +116,13 @@ class Door:
         self._closures.close(worker, retry_after_s, now_s)
 
     def news(self, worker: WorkerId, now_s: float) -> list[Verdict]:
-        """Something is known of the worker that may let it begin with one more: a report, or a first token."""
+        """Something is known of the worker that may let it begin with one more: it has reported."""
         return self._serve(worker, now_s) if self.queued else []
+
+    def first_token(self, worker: WorkerId, now_s: float) -> list[Verdict]:
+        """One of ours has been prefilled there. Where other doors want the worker too, this is no news: they do not hear it,
+        and whoever once has something there would always be the first to send more."""
+        return [] if self._closures.is_contested(worker, now_s) else self.news(worker, now_s)
 
     def joined(self, worker: WorkerId, now_s: float) -> list[Verdict]:
         """The worker may be asked, and may be the one that was waited for."""

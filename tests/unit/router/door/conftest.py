@@ -175,7 +175,7 @@ class Hall:
         worker = self.pool.workers[WorkerId(self.sent[str(ticket.id)])]
         ticket.errand.slot.prefilled(worker.endpoint)
         ticket.first_s = self.now_s
-        self.note(self.door.news(worker.endpoint.worker, self.now_s))
+        self.note(self.door.first_token(worker.endpoint.worker, self.now_s))
 
     def refuse(self, ticket: Ticket, retry_after_s: float = 0.5) -> None:
         """Its worker does not take it; it comes back."""
