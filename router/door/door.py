@@ -132,9 +132,7 @@ class Door:
     def lost(self, worker: WorkerId, now_s: float) -> list[Verdict]:
         """The worker is gone; those who waited for it are planned again."""
         self._closures.open(worker)
-        for other, line in self._room.lines():
-            if other == worker:
-                self._room.send_home(line)
+        self._room.send_home(worker)
         self._plan_lobby(now_s)
         return self._fill(now_s)
 
@@ -154,12 +152,11 @@ class Door:
         for ticket in self._room.impatient(now_s):
             error = self._denials.of_impatient(ticket, self.queued, now_s)
             verdicts.append(self._turn_away(ticket, error))
-        for _, line in self._room.lines():
+        for worker, line in self._room.lines():
             expected = self._outlook.first_tokens(line, now_s)
             if expected is None:
-                self._room.send_home(line)
-                continue
-            for ticket, first_token_s in expected:
+                self._room.send_home(worker)
+            for ticket, first_token_s in expected or ():
                 self._room.expect(ticket, first_token_s)
         self._plan_lobby(now_s)
         opened = self._closures.opened(now_s)
@@ -224,7 +221,9 @@ class Door:
     def _serve_one(self, worker: WorkerId, now_s: float) -> Sent | None:
         if self._is_full or self._closures.left_s(worker, now_s) > 0:
             return None
-        ticket = self._room.first_of(worker) or self._drawn_by(worker, now_s)
+        ticket = self._room.first_of(worker)
+        if ticket is None:
+            ticket = self._outlook.most_helped(self._room.strays(worker), worker, now_s)
         ahead_s = self._rules.ahead_s
         if ticket is None or not self._outlook.begins_soon(ticket, worker, now_s, ahead_s):
             return None
@@ -238,17 +237,6 @@ class Door:
         self._sent.add(ticket)
         ticket.expected_s = now_s + self._dispatch.predict_s(ticket.ask(now_s), route.view)
         return Sent(ticket, route)
-
-    def _drawn_by(self, worker: WorkerId, now_s: float) -> Ticket | None:
-        """Of those whom the idle worker may draw, and of these of the highest priority: who gains most by it."""
-        best, most = None, (0, 0.0)
-        for ticket in self._room.strays(worker):
-            late = self._room.is_late(ticket)
-            gain_s = self._outlook.gain_s(ticket, worker, now_s, late=late)
-            gain = ticket.rank.priority, gain_s
-            if gain_s > 0 and (best is None or gain > most):
-                best, most = ticket, gain
-        return best
 
     # ---- sending away ------------------------------------------------------------------------------------------------
 
