@@ -79,7 +79,13 @@ def _type(value: Node) -> str:
     if choices := value.get("enum"):
         assert isinstance(choices, list)
         return " or ".join(f"`{choice}`" for choice in choices)
-    words = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true or false",
+        "object": "mapping",
+    }
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
     limits = [f"{sign} {value[bound]:g}" for bound, sign in bounds.items() if bound in value]
     return ", ".join([words[str(value["type"])], *limits])

@@ -1,1 +1,1 @@
-"""The front door: admission, choosing workers, one request's life, and the public HTTP and gRPC edge."""
+"""The front door: the queue, choosing workers, one request's life, and the public HTTP and gRPC edge."""

@@ -68,6 +68,13 @@ class Conversations:
         self._known.move_to_end(name)
         self._forget(now_s)
 
+    def take_back(self, name: str, worker: Endpoint) -> None:
+        """`worker` did not take the last turn; what it had of earlier ones is not remembered either."""
+        conversation = self._known.get(name)
+        home = conversation.homes.get(worker.role) if conversation is not None else None
+        if conversation is not None and home is not None and home.life == life_of(worker):
+            del conversation.homes[worker.role]
+
     def hits(self, name: str, names: Sequence[PrefixName], now_s: float) -> dict[Life, int]:
         """How many leading blocks of `names` its last workers have for sure had; at most one worker a pool."""
         conversation = self._known.get(name)

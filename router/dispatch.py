@@ -71,6 +71,12 @@ class Dispatch:
         """The request is being sent there."""
         self._charge(errand, ask, route.view.endpoint, route.miss_tokens)
 
+    def refused(self, errand: Errand, route: Route, now_s: float) -> None:
+        """The route's worker did not take the request: it has no more of it than it had when it was sent there."""
+        had_blocks = route.view.hit_tokens // errand.prefix.block_tokens
+        names = errand.prefix.names[had_blocks:]
+        self.sight.take_back(errand.ask(0, now_s), route.view.endpoint, names)
+
     def adopt(
         self, errand: Errand, output_tokens: int, exclude: frozenset[WorkerId], now_s: float
     ) -> Choice | None:

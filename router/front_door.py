@@ -69,8 +69,7 @@ class FrontDoor:
     async def stop(self) -> None:
         """Fail what is still in flight, tell its workers, close every session. Idempotent."""
         self._open = False
-        for pilot in list(self._reception.pilots.values()):
-            pilot.fail(RequestFailed("the front door is stopping"))
+        self._reception.fail_all(RequestFailed("the front door is stopping"))
         await self._sessions.stop()
 
     def update(self, membership: Membership) -> None:

@@ -107,6 +107,8 @@ class Pilot:
         self.ticket = ticket
         self._flight, self._desk, self._tally, self._sink = flight, desk, tally, sink
         self._clock, self._timers = clock, timers
+        self._route: Route | None = None
+        """Where it was sent last by the door."""
         self._deadline: Timer | None = None
         self._wait: Timer | None = None
 
@@ -147,6 +149,7 @@ class Pilot:
 
     def sent(self, route: Route) -> None:
         """The door has found a worker and charged it."""
+        self._route = route
         self._tally.begun(route, self._clock.now_s())
         self.handle(Chosen(route.view.endpoint, route.hand_off))
         self._sink.begun()
@@ -172,6 +175,7 @@ class Pilot:
                     errand.slot.strike(worker)
                 case Busy(worker, retry_after_s):
                     desk.busy(worker, retry_after_s)
+                    self._refused_by(worker)
                 case ChooseWorker(exclude):
                     self._begin(exclude)
                 case ChooseDestination(_, exclude):
@@ -200,6 +204,10 @@ class Pilot:
             return
         self._tally.bound(choice)
         self.handle(Bound(choice.view.endpoint))
+
+    def _refused_by(self, worker: Endpoint) -> None:
+        if self._route is not None and self._route.view.endpoint == worker:
+            self._desk.dispatch.refused(self.ticket.errand, self._route, self._clock.now_s())
 
     def _sleep(self, delay_s: float) -> None:
         self._tally.waits += 1

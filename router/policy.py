@@ -110,7 +110,7 @@ class Choice(msgspec.Struct, frozen=True):
         return len(self.candidates) + self.left_out
 
     def shortened(self, most: int) -> "Choice":
-        """With the one chosen, first, and the cheapest others."""
+        """With the one chosen first, and then the cheapest others."""
         chosen = self.view.worker
         own = [scored for scored in self.candidates if scored.view.worker == chosen]
         others = (scored for scored in self.candidates if scored.view.worker != chosen)

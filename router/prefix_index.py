@@ -8,7 +8,7 @@ in another order, so masks only shrink along a prompt and the longest prefix of 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from tercet.blocks import HashDomain
@@ -68,6 +68,16 @@ class PrefixIndex:
             seen.move_to_end(name)
         while len(seen) > self._blocks_max:
             seen.popitem(last=False)
+
+    def take_back(self, life: Life, names: Iterable[PrefixName]) -> None:
+        """`life` will not have these after all."""
+        bit, seen = self._bits.get(life, 0), self._seen
+        for name in names:
+            mask = seen.get(name, 0)
+            if mask == bit:
+                seen.pop(name, None)
+            elif mask & bit:
+                seen[name] = mask & ~bit
 
     def forget(self, life: Life) -> None:
         """The worker's memory is gone; costs a walk over the whole index, and workers are lost rarely."""

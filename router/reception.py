@@ -12,6 +12,7 @@ import msgspec
 
 from tercet.clock import Clock
 from tercet.config import ClusterConfig
+from tercet.errors import TercetError
 from tercet.ids import RequestId
 from tercet.request import RequestSpec
 from tercet.role import Role
@@ -94,6 +95,11 @@ class Reception:
         pilot.leave()
         del self._pilots[pilot.ticket.id]
 
+    def fail_all(self, error: TercetError) -> None:
+        """End every request; those who wait first, or they would be sent to workers in the place of those who are ended."""
+        for pilot in sorted(self._pilots.values(), key=lambda one: not self.door.holds(one.ticket)):
+            pilot.fail(error)
+
     def prefix(self, spec: RequestSpec) -> Prefix:
         """The names of the prompt's prefixes; a trace has them without tokens."""
         block_tokens = self._config.engine_of(Role.DECODE).block_tokens
@@ -136,7 +142,7 @@ class Reception:
         self._arm()
 
     def prefilled(self, worker: Endpoint) -> None:
-        self._carry_out(self.door.news(worker.worker, self._clock.now_s()))
+        self._carry_out(self.door.first_token(worker.worker, self._clock.now_s()))
 
     def generated(self, ticket: Ticket, tokens: int) -> None:
         if ticket.first_s is None:

@@ -26,8 +26,9 @@ class Route(msgspec.Struct, frozen=True):
 
     def shortened(self) -> "Route":
         """With no more candidates than are worth keeping."""
-        choice = self.choice.shortened(CANDIDATES_MAX)
-        return self if choice is self.choice else msgspec.structs.replace(self, choice=choice)
+        if len(self.choice.candidates) <= CANDIDATES_MAX:
+            return self
+        return msgspec.structs.replace(self, choice=self.choice.shortened(CANDIDATES_MAX))
 
     @property
     def hand_off(self) -> bool:

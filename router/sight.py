@@ -79,6 +79,11 @@ class Sight:
         self._index.record(life_of(worker), names)
         self._conversations.record(ask.session, worker, names, ask.at_s)
 
+    def take_back(self, ask: Ask, worker: Endpoint, names: Sequence[PrefixName]) -> None:
+        """The worker did not take the request, so it will not have these."""
+        self._index.take_back(life_of(worker), names)
+        self._conversations.take_back(ask.session, worker)
+
     def coefficients(self, view: WorkerView) -> Coefficients:
         """How long the worker takes to prefill, by its own fit, another one's, or the assumption."""
         return self._forecast.coefficients(view.report)

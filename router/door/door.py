@@ -65,6 +65,10 @@ class Door:
     def _is_full(self) -> bool:
         return len(self._sent) >= self._rules.places
 
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether it waits here."""
+        return ticket in self._room
+
     # ---- events ------------------------------------------------------------------------------------------------------
 
     def enter(self, ticket: Ticket, now_s: float) -> list[Verdict]:
@@ -112,8 +116,13 @@ class Door:
         self._closures.close(worker, retry_after_s - self._rules.ahead_s, now_s)
 
     def news(self, worker: WorkerId, now_s: float) -> list[Verdict]:
-        """Something is known of the worker that may let it begin with one more: a report, or a first token."""
+        """Something is known of the worker that may let it begin with one more: it has reported."""
         return self._serve(worker, now_s) if self.queued else []
+
+    def first_token(self, worker: WorkerId, now_s: float) -> list[Verdict]:
+        """One of ours has been prefilled there. Where other doors want the worker too, this is no news: they do not hear it,
+        and whoever once has something there would always be the first to send more."""
+        return [] if self._closures.is_contested(worker, now_s) else self.news(worker, now_s)
 
     def joined(self, worker: WorkerId, now_s: float) -> list[Verdict]:
         """The worker may be asked, and may be the one that was waited for."""
@@ -123,9 +132,7 @@ class Door:
     def lost(self, worker: WorkerId, now_s: float) -> list[Verdict]:
         """The worker is gone; those who waited for it are planned again."""
         self._closures.open(worker)
-        for other, line in self._room.lines():
-            if other == worker:
-                self._room.send_home(line)
+        self._room.send_home(worker)
         self._plan_lobby(now_s)
         return self._fill(now_s)
 
@@ -145,12 +152,11 @@ class Door:
         for ticket in self._room.impatient(now_s):
             error = self._denials.of_impatient(ticket, self.queued, now_s)
             verdicts.append(self._turn_away(ticket, error))
-        for _, line in self._room.lines():
+        for worker, line in self._room.lines():
             expected = self._outlook.first_tokens(line, now_s)
             if expected is None:
-                self._room.send_home(line)
-                continue
-            for ticket, first_token_s in expected:
+                self._room.send_home(worker)
+            for ticket, first_token_s in expected or ():
                 self._room.expect(ticket, first_token_s)
         self._plan_lobby(now_s)
         opened = self._closures.opened(now_s)
@@ -215,7 +221,9 @@ class Door:
     def _serve_one(self, worker: WorkerId, now_s: float) -> Sent | None:
         if self._is_full or self._closures.left_s(worker, now_s) > 0:
             return None
-        ticket = self._room.first_of(worker) or self._drawn_by(worker, now_s)
+        ticket = self._room.first_of(worker)
+        if ticket is None:
+            ticket = self._outlook.most_helped(self._room.strays(worker), worker, now_s)
         ahead_s = self._rules.ahead_s
         if ticket is None or not self._outlook.begins_soon(ticket, worker, now_s, ahead_s):
             return None
@@ -229,17 +237,6 @@ class Door:
         self._sent.add(ticket)
         ticket.expected_s = now_s + self._dispatch.predict_s(ticket.ask(now_s), route.view)
         return Sent(ticket, route)
-
-    def _drawn_by(self, worker: WorkerId, now_s: float) -> Ticket | None:
-        """Of those whom the idle worker may draw, and of these of the highest priority: who gains most by it."""
-        best, most = None, (0, 0.0)
-        for ticket in self._room.strays(worker):
-            late = self._room.is_late(ticket)
-            gain_s = self._outlook.gain_s(ticket, worker, now_s, late=late)
-            gain = ticket.rank.priority, gain_s
-            if gain_s > 0 and (best is None or gain > most):
-                best, most = ticket, gain
-        return best
 
     # ---- sending away ------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """When those who wait would have their first tokens, where they stand and elsewhere."""
 
+from collections.abc import Iterable
+
 from tercet.ids import WorkerId
 from tercet.router.dispatch import Detour, Dispatch
 from tercet.router.door.closures import Closures
@@ -46,7 +48,19 @@ class Outlook:
             starts_s += coefficients[1] * ticket.work_tokens
         return found
 
-    def gain_s(self, ticket: Ticket, worker: WorkerId, now_s: float, *, late: bool) -> float:
+    def most_helped(
+        self, strays: Iterable[tuple[Ticket, bool]], worker: WorkerId, now_s: float
+    ) -> Ticket | None:
+        """Of those whom the idle worker may draw, and of these of the highest priority: who gains most by it."""
+        best, most = None, (0, 0.0)
+        for ticket, late in strays:
+            gain_s = self._gain_s(ticket, worker, now_s, late=late)
+            gain = ticket.rank.priority, gain_s
+            if gain_s > 0 and (best is None or gain > most):
+                best, most = ticket, gain
+        return best
+
+    def _gain_s(self, ticket: Ticket, worker: WorkerId, now_s: float, *, late: bool) -> float:
         """How much sooner its first token would be with an idle worker than where it stands, less what others pay for it.
 
         What its own worker has cached must be computed again. Only to be in time is worth that without further question. At

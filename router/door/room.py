@@ -54,12 +54,10 @@ class Room:
         """Who has the last turn of those who have not begun: there must be one."""
         return max((each for each in self._waiting if not each.begun), key=lambda each: each.turn)
 
-    def strays(self, worker: WorkerId) -> list[Ticket]:
-        """Whom an idle worker may draw."""
-        return self._strays.candidates(worker)
-
-    def is_late(self, ticket: Ticket) -> bool:
-        return self._strays.is_late(ticket)
+    def strays(self, worker: WorkerId) -> list[tuple[Ticket, bool]]:
+        """Whom an idle worker may draw, and whether they are late where they are."""
+        found = self._strays.candidates(worker)
+        return [(ticket, self._strays.is_late(ticket)) for ticket in found]
 
     def lobby(self, most: int) -> list[Ticket]:
         """Some of those who have no plan, who lost it first first."""
@@ -83,9 +81,9 @@ class Room:
         ticket.expected_s = first_token_s
         self._strays.note(ticket, late=first_token_s > ticket.rank.due_s)
 
-    def send_home(self, line: Line) -> None:
-        """They are to be planned again."""
-        for ticket in list(line):
+    def send_home(self, worker: WorkerId) -> None:
+        """Who waits for this worker is to be planned again."""
+        for ticket in list(self._lines.of(worker) or ()):
             self._step_out(ticket)
             self._lobby[ticket] = None
 

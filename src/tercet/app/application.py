@@ -27,7 +27,7 @@ def application(config: ClusterConfig) -> Application:
         name=DEPLOYMENT,
         num_replicas=door.replicas,
         ray_actor_options={"num_cpus": door.cpus},
-        # Our own admission turns clients away with a reason; Serve must not make them wait before they get there.
+        # Our own queue turns clients away with a reason; Serve must not make them wait before they get there.
         max_ongoing_requests=door.in_flight_max + door.queue_max + CONTROL_CALLS_MAX,
         max_queued_requests=CONTROL_CALLS_MAX,
         graceful_shutdown_wait_loop_s=0.2,

@@ -154,6 +154,27 @@ async def test_workers_that_are_full_for_a_moment_are_asked_again(
     assert home.front_door.history.find(request.id).refusals == 3
 
 
+async def test_two_front_doors_and_workers_that_refuse_forget_nobody(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0", "decode-1")
+    other = FrontDoor(home.config, FrontDoorId("other"))
+    await other.start()
+    other.update(Membership(1, tuple(home.endpoints.values())))
+    await until(lambda: all(seen.connected for seen in other.status().workers))
+    for worker in home.peers.values():
+        worker.refusals = 15
+    requests = [spec("r" + "x" * number) for number in range(20)]
+    doors = [home.front_door, other]
+    outputs = await asyncio.gather(
+        *(collect(doors[number % 2], one) for number, one in enumerate(requests))
+    )
+    assert outputs == [fake_output(one) for one in requests]
+    status = other.status()
+    await other.stop()
+    assert (status.in_flight, status.queued) == (0, 0)
+
+
 async def test_workers_that_stay_full_end_in_overloaded(house: OpenHouse, spec: MakeSpec) -> None:
     home = await house("decode-0", queue_wait_s_max=0.1)
     home.peers[WorkerId("decode-0")].refusals = 1000
@@ -401,6 +422,48 @@ async def test_the_deadline_reaches_the_workers(house: OpenHouse, spec: MakeSpec
         await collect(home.front_door, spec(max_tokens=10_000), deadline_s=0.05)
     await until(lambda: not worker.jobs)
     assert home.front_door.history.recent(1)[0].output_tokens > 0
+
+
+async def test_stopping_sends_nobody_who_was_held_to_a_worker(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    home = await house("decode-0", in_flight_max=1)
+    worker = home.peers[WorkerId("decode-0")]
+    tasks = [
+        asyncio.create_task(collect(home.front_door, spec("r" + "x" * n, max_tokens=10_000)))
+        for n in range(4)
+    ]
+    await until(lambda: bool(worker.jobs) and home.front_door.status().queued == 3)
+    await home.front_door.stop()
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in errors] == [RequestFailed] * 4
+    await until(lambda: not worker.jobs)
+    assert len(said(worker, Submit)) == 1
+
+
+async def test_who_is_cancelled_in_the_turn_in_which_it_is_sent_leaves_nothing(
+    house: OpenHouse, spec: MakeSpec
+) -> None:
+    """It was sent in the place of the one that left, and its task has not run since."""
+    home = await house("decode-0", in_flight_max=1)
+    worker = home.peers[WorkerId("decode-0")]
+    async with home.front_door.generate(spec("first", max_tokens=10_000)):
+        held = asyncio.create_task(collect(home.front_door, spec("held", max_tokens=10_000)))
+        await until(lambda: home.front_door.status().queued == 1)
+    assert home.front_door.status().in_flight == 1
+    held.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await held
+    assert home.front_door.status().in_flight == 0
+    await until(lambda: not worker.jobs and len(said(worker, Cancel)) == 2)
+
+
+async def test_a_deadline_ends_a_request_that_is_held(house: OpenHouse, spec: MakeSpec) -> None:
+    home = await house("decode-0", in_flight_max=1)
+    async with home.front_door.generate(spec("first", max_tokens=100_000)):
+        with pytest.raises(DeadlineExceeded):
+            await collect(home.front_door, spec("held"), deadline_s=0.1)
+        assert home.front_door.status().queued == 0
 
 
 async def test_stopping_fails_what_is_in_flight_and_lets_nothing_in(

@@ -36,6 +36,19 @@ def test_a_note_names_the_chosen_one_first_and_then_the_cheapest(choice: Choice)
     assert (first.hit_tokens, first.load_tokens, first.predicted_ttft_ms) == (2, 2, 500)
 
 
+def test_the_chosen_one_is_first_also_where_all_are_kept(choice: Choice) -> None:
+    few = Choice(choice.candidates[1].view, choice.candidates[:3])
+    assert [each.worker for each in note_of(few).candidates] == [
+        "prefill-1",
+        "prefill-2",
+        "prefill-0",
+    ]
+
+
+def test_a_choice_that_was_shortened_still_says_how_many_there_were(choice: Choice) -> None:
+    assert note_of(choice.shortened(CANDIDATES_MAX)) == note_of(choice)
+
+
 def test_a_note_can_be_written_and_read(choice: Choice) -> None:
     note = note_of(choice)
     assert msgspec.json.decode(msgspec.json.encode(note), type=ChoiceNote) == note

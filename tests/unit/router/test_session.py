@@ -9,13 +9,13 @@ import pytest
 
 from tercet.clock import ManualClock
 from tercet.config import LinkConfig
-from tercet.ids import Incarnation, WorkerId, new_incarnation
+from tercet.ids import Epoch, Incarnation, RequestId, WorkerId, new_incarnation
 from tercet.link import host_id
 from tercet.role import Role
 from tercet.router.events import WorkerWord
 from tercet.router.fake_worker import FakeWorker
 from tercet.router.session import Session
-from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello
+from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, Refused
 
 CONFIG = LinkConfig(heartbeat_s=0.2, dead_after_s=0.6, report_period_s=0.05)
 
@@ -152,3 +152,19 @@ async def test_a_retired_session_is_not_opened_again(
     await diary.tells("lost")
     await asyncio.sleep(0.2)
     assert diary.events.count("connected") == 1
+
+
+async def test_a_refusal_corrects_the_report_before_it_is_told(
+    worker: FakeWorker, diary: Diary, begin: Begin
+) -> None:
+    """Who plans again by it must know both: what the worker has to do, and that it takes nothing."""
+    session = await begin(await worker.start())
+    await diary.tells("reported")
+    assert session.report is not None
+    known, diary.events = session.report.pending_prefill_tokens, []
+    refused = Refused(RequestId("r"), Epoch(0), "busy", 0.5, pending_tokens=known + 7000)
+    session._deliver([refused])
+    assert diary.events == ["heard", "reported"]
+    assert session.report.pending_prefill_tokens == known + 7000
+    session._deliver([Refused(RequestId("r"), Epoch(0), "no blocks", 0.5)])
+    assert diary.events == ["heard", "reported", "heard"], "it brought no figures"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from tercet.blocks import HashDomain
 from tercet.clock import ManualClock
@@ -175,7 +176,7 @@ class Hall:
         worker = self.pool.workers[WorkerId(self.sent[str(ticket.id)])]
         ticket.errand.slot.prefilled(worker.endpoint)
         ticket.first_s = self.now_s
-        self.note(self.door.news(worker.endpoint.worker, self.now_s))
+        self.note(self.door.first_token(worker.endpoint.worker, self.now_s))
 
     def refuse(self, ticket: Ticket, retry_after_s: float = 0.5) -> None:
         """Its worker does not take it; it comes back."""
@@ -209,7 +210,7 @@ class Hall:
             if worker.report is not None:
                 computed = int(TOKENS_PER_S * (self.now_s - worker.heard_s))
                 pending = max(0, worker.report.pending_prefill_tokens - computed)
-                worker.report = load_report(pending)
+                worker.report = replace(worker.report, pending_prefill_tokens=pending)
             worker.heard_s = self.now_s
 
     def validate_empty(self) -> None:

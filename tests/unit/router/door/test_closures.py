@@ -3,7 +3,7 @@
 import random
 
 from tercet.ids import WorkerId
-from tercet.router.door.closures import CLOSED_S_MAX, CLOSED_S_MIN, JITTER, Closures
+from tercet.router.door.closures import CLOSED_S_MAX, CLOSED_S_MIN, CONTESTED_S, JITTER, Closures
 from tercet.router.door.ticket import NEVER_S
 
 W0, W1 = WorkerId("w0"), WorkerId("w1")
@@ -54,3 +54,15 @@ def test_a_new_life_is_open() -> None:
     closed.close(W0, 9.0, 0.0)
     closed.open(W0)
     assert closed.left_s(W0, 0.0) == 0
+
+
+def test_a_worker_that_refused_of_late_is_contested() -> None:
+    closed = closures()
+    closed.close(W0, 0.1, 0.0)
+    closed.opened(1.0)
+    assert closed.is_contested(W0, 1.0)
+    assert not closed.is_contested(W1, 1.0)
+    assert not closed.is_contested(W0, CONTESTED_S)
+    closed.close(W0, 0.1, 10.0)
+    closed.open(W0)
+    assert not closed.is_contested(W0, 10.0), "its former life refused"

@@ -50,6 +50,19 @@ def test_a_first_token_lets_the_next_one_in(hall: OpenHall) -> None:
     assert home.sent[name(second)] == "w0"
 
 
+def test_a_first_token_is_no_news_where_others_want_the_worker_too(hall: OpenHall) -> None:
+    """They do not hear it: all wait for the report, and then all have the same chance."""
+    home = hall(1)
+    refused = home.enter(tokens=10)
+    home.refuse(refused, retry_after_s=0.1)
+    home.later(0.2)
+    first, second = home.enter(tokens=2000), home.enter()
+    home.first_token(first)
+    assert name(second) not in home.sent
+    home.report("w0")
+    assert name(second) in home.sent
+
+
 def test_time_alone_lets_the_next_one_in(hall: OpenHall) -> None:
     """A worker that reports seldom computes meanwhile."""
     home = hall(1)
@@ -547,5 +560,9 @@ def test_who_would_slow_all_decodes_down_is_turned_away_until_enough_have_ended(
     assert isinstance(error, Overloaded)
     assert "between tokens" in str(error)
     assert error.retry_after_s == pytest.approx(3.0, rel=0.3)
-    home.later(error.retry_after_s)
+    home.later(3.0)
+    for ticket in tickets:
+        home.end(ticket)
+    home.pool.workers[WorkerId("w0")].report = home.report_of(0, running=0)
+    home.later(error.retry_after_s - 3.0)
     assert name(home.enter(tokens=10)) not in home.away, "it was the truth"
