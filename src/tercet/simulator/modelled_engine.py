@@ -16,7 +16,7 @@ from tercet.simulator.timeline import Alarm, Timeline
 from tercet.workers.batch import Chunk, Drawn
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
-from tercet.workers.events import Command, Event
+from tercet.workers.events import Arrived, Command, Event
 from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import StepContents
@@ -86,7 +86,8 @@ class ModelledEngine:
         """They are handled after the caller's turn, or between the step under way and the next one."""
         self._inbox += commands
         if self._leap is not None:
-            self._cut(self._leap)
+            if self._matters(commands):
+                self._cut(self._leap)
         elif self._alarm is None:
             self._alarm = self._timeline.call_later(0.0, self._wake)
 
@@ -128,6 +129,12 @@ class ModelledEngine:
     def check_integrity(self) -> None:
         """Asserts that every block and every sequence is where it should be."""
         self._steps.check_integrity()
+
+    def _matters(self, commands: tuple[Command, ...]) -> bool:
+        """Whether they can change who takes part in the next step. KV that has arrived makes blocks findable, for those that
+        look for blocks: the queue, and commands that come later."""
+        arrived = all(isinstance(command, Arrived) for command in commands)
+        return not arrived or bool(self._scheduler.waiting)
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
