@@ -88,8 +88,8 @@ class ModelledEngine:
         if self._leap is not None:
             if self._matters(commands):
                 self._cut(self._leap)
-        elif self._alarm is None:
-            self._alarm = self._timeline.call_later(0.0, self._wake)
+        else:
+            self._wake_soon()
 
     def load(self) -> EngineLoad:
         """The figures of this moment."""
@@ -122,8 +122,8 @@ class ModelledEngine:
     def thaw(self) -> None:
         self._frozen = False
         if self._leap is None:
-            self._wake()
-        elif self._leap.end_s(self._leap.steps) <= self._timeline.now_s():
+            self._wake_soon()
+        elif self._alarm is None:  # it has rung in vain
             self._end()
 
     def check_integrity(self) -> None:
@@ -137,6 +137,10 @@ class ModelledEngine:
         return not arrived or bool(self._scheduler.waiting)
 
     # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def _wake_soon(self) -> None:
+        if self._alarm is None:
+            self._alarm = self._timeline.call_later(0.0, self._wake)
 
     def _wake(self) -> None:
         self._alarm = None
@@ -205,15 +209,25 @@ class ModelledEngine:
             self._stretches.times.add(leap.step_s(leap.taken), leap.growth_s, fresh)
             leap.taken = steps
 
+    def _count_all(self, leap: Leap, now_s: float) -> None:
+        """Where the process was stopped, the last step's tokens come late."""
+        late_s = now_s - leap.end_s(leap.steps)
+        if late_s <= 0:
+            self._count(leap, leap.steps)
+        else:
+            self._count(leap, leap.steps - 1)
+            self._scheduler.cruise.take(1)
+            self._stretches.times.add(leap.step_s(leap.steps - 1) + late_s, 0.0, 1)
+
     def _end(self) -> None:
-        leap, chunks = self._leap, self._chunks
+        leap, chunks, self._alarm = self._leap, self._chunks, None
         if self._frozen:
             return
         assert leap is not None, "there is no step to end"
         now_s = self._timeline.now_s()
-        self._count(leap, leap.steps)
+        self._count_all(leap, now_s)
         self._spent_s += now_s - leap.start_s
-        self._leap, self._chunks, self._alarm = None, [], None
+        self._leap, self._chunks = None, []
         self._finish(self._in_order(self._arrive(), chunks))
         events = self._steps.take()
         events += self._turn()
