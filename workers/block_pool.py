@@ -78,8 +78,10 @@ class BlockPool:
         """Under which blocks can be found."""
         return self._cached.keys()
 
-    def generation(self, block: BlockId) -> int:
-        return self._generations[block]
+    def generations(self, blocks: Iterable[BlockId]) -> tuple[int, ...]:
+        """The generation word of each."""
+        words = self._generations
+        return tuple([words[block] for block in blocks])
 
     def lookup(self, hashes: Sequence[BlockHash]) -> list[BlockId]:
         """The cached blocks of the longest prefix of `hashes`. Changes nothing: `share` what is wanted."""

@@ -138,8 +138,9 @@ class Scheduler:
         return self._pending(self.running)
 
     def _pending(self, running: Iterable[Sequence]) -> int:
-        pending = sum(s.remaining for s in running if s.remaining > 1)
-        return pending + sum(s.remaining - s.hoped_tokens for s in self.waiting)
+        remaining = [s.remaining for s in running]
+        prefilling = sum(remaining) - remaining.count(1)
+        return prefilling + sum(s.remaining - s.hoped_tokens for s in self.waiting)
 
     def context_tokens(self) -> int:
         """Sum of the lengths of the running sequences."""

@@ -80,6 +80,8 @@ class Cruise:
 
     def feed(self, pool: BlockPool) -> bool:
         """Blocks for all who need one for the next step; False, and none, if there are too few."""
+        if not self._hungry:
+            return True
         hungry = [sequence for sequence in self._hungry if sequence in self.members]
         if len(hungry) > pool.free:
             return False
@@ -204,7 +206,7 @@ class CruiseScheduler(Scheduler):
         return self._pending(self._others)
 
     def context_tokens(self) -> int:
-        others = sum(len(sequence.tokens) for sequence in self._others)
+        others = sum([len(sequence.tokens) for sequence in self._others])
         return self.cruise.context_tokens + others
 
     @property

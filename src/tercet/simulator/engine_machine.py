@@ -5,7 +5,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import TypeVarTuple, cast
 
 from tercet.config import ClusterConfig
 from tercet.ids import BlockHash, BlockId, Epoch, FrontDoorId, RequestId
@@ -22,6 +22,8 @@ from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Submit
 from tercet.workers import events
 from tercet.workers.sources import agent_name
 from tercet.workers.transfer import Pulled, PullFailed
+
+Ts = TypeVarTuple("Ts")
 
 Continued = Callable[[RequestId], Sequence[int]]
 """The names of a prompt that goes on from this request's output, the next turn's, as far as the trace knows it."""
@@ -100,7 +102,7 @@ class EngineMachine:
         return self.engine.busy_s
 
     def take(self, owner: FrontDoorId, order: Order) -> None:
-        self._when_awake(partial(self._take, owner, order))
+        self._when_awake(self._take, owner, order)
 
     def report(self) -> LoadReport:
         load, pulls = self.engine.load(), self._hand_offs.adoptions.figures
@@ -174,33 +176,33 @@ class EngineMachine:
     # ---- what the network brings (`fabric.Member`) -------------------------------------------------------------------
 
     def linked(self, source: str, there: bool) -> None:
-        self._when_awake(partial(self._hand_offs.linked, source, there))
+        self._when_awake(self._hand_offs.linked, source, there)
 
     def from_reader(self, reader: str, message: FromReader) -> None:
-        self._when_awake(partial(self._hand_offs.from_reader, reader, message))
+        self._when_awake(self._hand_offs.from_reader, reader, message)
 
     def from_source(self, source: str, message: ToReader) -> None:
-        self._when_awake(partial(self._hand_offs.from_source, source, message))
+        self._when_awake(self._hand_offs.from_source, source, message)
 
     def unlinked(self, peer: str) -> None:
-        self._when_awake(partial(self._hand_offs.unlinked, peer))
+        self._when_awake(self._hand_offs.unlinked, peer)
 
     def pulled(self, event: Pulled | PullFailed) -> None:
-        self._when_awake(partial(self._hand_offs.pulled, event))
+        self._when_awake(self._hand_offs.pulled, event)
 
     def beat(self) -> None:
         self._when_awake(self._hand_offs.beat)
 
-    def generation(self, block: BlockId) -> int:
-        return self.engine.pool.generation(block)
+    def generations(self, blocks: Sequence[BlockId]) -> tuple[int, ...]:
+        return self.engine.pool.generations(blocks)
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 
-    def _when_awake(self, call: Callable[[], None]) -> None:
+    def _when_awake(self, call: Callable[[*Ts], None], *args: *Ts) -> None:
         if self._backlog is not None:
-            self._backlog.append(call)
+            self._backlog.append(partial(call, *args))
         elif not self._dead:
-            call()
+            call(*args)
 
     def _take(self, owner: FrontDoorId, order: Order) -> None:
         hand_offs = self._hand_offs

@@ -1,5 +1,6 @@
 """The network between simulated workers: messages that arrive later, and KV that takes its time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +31,7 @@ class Member(Protocol):
     def beat(self) -> None:
         """Time has passed."""
 
-    def generation(self, block: BlockId) -> int: ...
+    def generations(self, blocks: Sequence[BlockId]) -> tuple[int, ...]: ...
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Fabric:
         source = self._members.get(job.peer)
         if source is None:
             event: Pulled | PullFailed = PullFailed(job.id, f"{job.peer} is gone", in_flight=False)
-        elif job.generations == tuple(map(source.generation, job.remote_blocks)):
+        elif job.generations == source.generations(job.remote_blocks):
             event = Pulled(job.id, bytes_, self._timeline.now_s() - since_s)
         else:
             event = PullFailed(job.id, "blocks were overwritten", in_flight=False)

@@ -21,9 +21,9 @@ class Leap:
 
     def whole(self, now_s: float) -> int:
         """How many steps are over."""
-        elapsed_s = now_s - self.start_s
-        if elapsed_s < self.first_s:
+        if now_s < self.end_s(1):
             return 0
+        elapsed_s = now_s - self.start_s
         # The root of steps² growth / 2 + steps (first - growth / 2) = elapsed, in the form that bears a growth of 0.
         half = self.first_s - self.growth_s / 2
         root = half + math.sqrt(half * half + 2 * self.growth_s * elapsed_s)

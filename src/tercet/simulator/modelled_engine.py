@@ -16,7 +16,7 @@ from tercet.simulator.timeline import Alarm, Timeline
 from tercet.workers.batch import Chunk, Drawn
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
-from tercet.workers.events import Command, Event
+from tercet.workers.events import Arrived, Command, Event
 from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import StepContents
@@ -86,9 +86,10 @@ class ModelledEngine:
         """They are handled after the caller's turn, or between the step under way and the next one."""
         self._inbox += commands
         if self._leap is not None:
-            self._cut(self._leap)
-        elif self._alarm is None:
-            self._alarm = self._timeline.call_later(0.0, self._wake)
+            if self._matters(commands):
+                self._cut(self._leap)
+        else:
+            self._wake_soon()
 
     def load(self) -> EngineLoad:
         """The figures of this moment."""
@@ -121,15 +122,25 @@ class ModelledEngine:
     def thaw(self) -> None:
         self._frozen = False
         if self._leap is None:
-            self._wake()
-        elif self._leap.end_s(self._leap.steps) <= self._timeline.now_s():
+            self._wake_soon()
+        elif self._alarm is None:  # it has rung in vain
             self._end()
 
     def check_integrity(self) -> None:
         """Asserts that every block and every sequence is where it should be."""
         self._steps.check_integrity()
 
+    def _matters(self, commands: tuple[Command, ...]) -> bool:
+        """Whether they can change who takes part in the next step. KV that has arrived makes blocks findable, for those that
+        look for blocks: the queue, and commands that come later."""
+        arrived = all(isinstance(command, Arrived) for command in commands)
+        return not arrived or bool(self._scheduler.waiting)
+
     # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def _wake_soon(self) -> None:
+        if self._alarm is None:
+            self._alarm = self._timeline.call_later(0.0, self._wake)
 
     def _wake(self) -> None:
         self._alarm = None
@@ -198,15 +209,25 @@ class ModelledEngine:
             self._stretches.times.add(leap.step_s(leap.taken), leap.growth_s, fresh)
             leap.taken = steps
 
+    def _count_all(self, leap: Leap, now_s: float) -> None:
+        """Where the process was stopped, the last step's tokens come late."""
+        late_s = now_s - leap.end_s(leap.steps)
+        if late_s <= 0:
+            self._count(leap, leap.steps)
+        else:
+            self._count(leap, leap.steps - 1)
+            self._scheduler.cruise.take(1)
+            self._stretches.times.add(leap.step_s(leap.steps - 1) + late_s, 0.0, 1)
+
     def _end(self) -> None:
-        leap, chunks = self._leap, self._chunks
+        leap, chunks, self._alarm = self._leap, self._chunks, None
         if self._frozen:
             return
         assert leap is not None, "there is no step to end"
         now_s = self._timeline.now_s()
-        self._count(leap, leap.steps)
+        self._count_all(leap, now_s)
         self._spent_s += now_s - leap.start_s
-        self._leap, self._chunks, self._alarm = None, [], None
+        self._leap, self._chunks = None, []
         self._finish(self._in_order(self._arrive(), chunks))
         events = self._steps.take()
         events += self._turn()

@@ -87,8 +87,8 @@ class StepTimes:
 
     def add(self, first_s: float, growth_s: float, steps: int) -> None:
         """Steps of which each takes `growth_s` longer than the one before."""
-        number, last = bin_of(first_s), bin_of(first_s + (steps - 1) * growth_s)
-        done = 0
+        number, done = bin_of(first_s), 0
+        last = bin_of(first_s + (steps - 1) * growth_s) if steps > 1 else number
         while number < last:
             upto = math.ceil((_begin_s(number + 1) - first_s) / growth_s)
             self._count(number, upto - done)

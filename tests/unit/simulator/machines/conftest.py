@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import pytest
+from msgspec import structs
 
 from tercet.config import (
     ClusterConfig,
@@ -50,13 +51,11 @@ class Town:
         **engine: float,
     ) -> None:  # fmt: skip
         engine = {"block_tokens": 8, "kv_blocks": 400, "step_tokens_max": 256, **engine}
-        # Doors count on the cluster's own figure, and with less than that workers refuse what they send.
-        theirs = EngineConfig(**engine, start_within_s=refusing_after_s)
         self.config = ClusterConfig(
             model=ModelConfig(path="none"),
             pools=Pools(
-                prefill=PoolConfig(replicas=prefill, engine=theirs),
-                decode=PoolConfig(replicas=decode, engine=theirs),
+                prefill=PoolConfig(replicas=prefill),
+                decode=PoolConfig(replicas=decode),
             ),
             engine=EngineConfig(**engine),
             slo=SloConfig(ttft_ms=2000),
@@ -65,6 +64,9 @@ class Town:
         )  # fmt: skip
         self.timeline, self.book = Timeline(), {}
         self._model, self._seed, self._leaps, self._speeds = model, seed, leaps, speeds or {}
+        # Doors count on their own figure, and with less than that workers refuse what they send.
+        theirs = structs.replace(self.config.engine, start_within_s=refusing_after_s)
+        self._worker_config = structs.replace(self.config, engine=theirs)
         self._continued = continued or {}
         self.fabric = Fabric(self.timeline, model, self.config.link.dead_after_s)
         self.stretches: list[Stretch] = []
@@ -90,7 +92,7 @@ class Town:
             self.former.append(self.machines[worker])
         endpoint = Endpoint(worker, Incarnation(life), role, "simulated", 1, "simulated")
         machine = self.machines[worker] = EngineMachine(
-            self.timeline, endpoint, partial(self._say, worker), self.book, self.config,
+            self.timeline, endpoint, partial(self._say, worker), self.book, self._worker_config,
             self._model, self.fabric, speed=self._speeds.get(worker, 1.0), seed=self._seed,
             told=self.stretches.append, leaps=self._leaps,
             continued=lambda request: self._continued.get(request, ()),
