@@ -83,7 +83,7 @@ class Plant:
         self._doors: dict[FrontDoorId, Entrance] = {}
         self._former_busy_s: dict[WorkerId, float] = {}
         """Of lives that are over."""
-        self._quiet_since_s: float | None = 0.0
+        self._quiet_since_s: float | None = None
         self._asleep: list[tuple[Life, float]] = []
         """Who would have reported then, and does not."""
         self.snapshots: dict[WorkerId, frozenset[int]] = {}

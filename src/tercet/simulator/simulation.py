@@ -94,6 +94,7 @@ class Simulation:
 
     def run(self) -> None:
         self._plant.open(self._doors)
+        self._plant.rest()
         self._clients.start()
         self.findings.start()
         self._timeline.run(self._goes_on)
