@@ -7,9 +7,11 @@ import pytest
 from tercet.config import ClusterConfig, EngineConfig, ModelConfig, PoolConfig, Pools
 from tercet.ids import FrontDoorId, RequestId
 from tercet.router.record import RequestRecord
+from tercet.simulator.engine_machine import nobody
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.knowledge import Knowledge
 from tercet.simulator.layout import seats
+from tercet.simulator.machine_model import makes
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.plant import Plant
 from tercet.simulator.timeline import Timeline
@@ -39,7 +41,8 @@ class Town:
         self.options = SimulationOptions(
             report_age_s=REPORT_S, knowledge=knowledge, failures=failures
         )
-        self.plant = Plant(self.timeline, CONFIG, self.options, seats(CONFIG), self.book)
+        make = makes(self.options.model, self.timeline, CONFIG, self.book, nobody, seed=0)
+        self.plant = Plant(self.timeline, self.options, seats(CONFIG), make)
         self.doors = {name: self._door(FrontDoorId(name)) for name in doors}
         self.plant.open(self.doors.values())
 
