@@ -60,8 +60,9 @@ def median_us(work: Callable[[], object], rounds: int) -> float:
 
 
 def added_us(plain: Callable[[], object], named: Callable[[], object], rounds: int) -> float:
-    """What names add, at least nothing: the noise of a long prompt's encoding may be more than they are."""
-    return max(0.0, median_us(named, rounds) - median_us(plain, rounds))
+    """What names add, by turns, since a long prompt's own time varies by more; at least nothing."""
+    pairs = [(median_us(plain, 1), median_us(named, 1)) for _ in range(rounds)]
+    return max(0.0, statistics.median(full - bare for bare, full in pairs))
 
 
 def measure(granule_tokens: int, rounds: int) -> Row:

@@ -96,6 +96,7 @@ async def test_a_conversation_goes_on_at_another_front_door_where_its_cache_is(
         await asyncio.sleep(3 * CONFIG.link.report_period_s)  # both have been told so
         first = await serve(one, "first", PROMPT)
         await until(lambda: other.status().known_names == 2)
+        await until(lambda: not any(seen.load_tokens for seen in other.status().workers))
         assert one.status().known_names == 0, "it knows by itself"
         second = await serve(other, "second", [*PROMPT, *range(50)])
     home = first.decode_worker

@@ -11,7 +11,7 @@ from tercet.simulator.engine_machine import nobody
 from tercet.simulator.entrance import Entrance
 from tercet.simulator.knowledge import Knowledge
 from tercet.simulator.layout import seats
-from tercet.simulator.machine_model import IdealModel, makes
+from tercet.simulator.machine_model import makes
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.plant import Plant
 from tercet.simulator.timeline import Timeline
@@ -41,7 +41,7 @@ class Town:
         self.options = SimulationOptions(
             report_age_s=REPORT_S, knowledge=knowledge, failures=failures
         )
-        make = makes(IdealModel(), self.timeline, CONFIG, self.book, nobody, 0)
+        make = makes(self.options.model, self.timeline, CONFIG, self.book, nobody, seed=0)
         self.plant = Plant(self.timeline, self.options, seats(CONFIG), make)
         self.doors = {name: self._door(FrontDoorId(name)) for name in doors}
         self.plant.open(self.doors.values())
