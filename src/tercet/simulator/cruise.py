@@ -7,6 +7,7 @@ when a block is full or its last token drawn; in between its log is short of the
 
 import heapq
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 
 from tercet.config import EngineConfig
 from tercet.ids import BlockId
@@ -164,9 +165,13 @@ class CruiseScheduler(Scheduler):
         if self._cruises:
             self._fresh.append(sequence)
 
-    def went_on(self, chunk: Chunk) -> bool:
-        """Whether it is the decode of a sequence that was in the batch before."""
-        return chunk.sequence.remaining == 1 and chunk.sequence not in self._begun
+    def in_order(self, cruised: list[Chunk], chunks: list[Chunk]) -> list[Chunk]:
+        """What a step has computed, as if all had been scheduled one by one: decodes by rank, then the others."""
+        if not (cruised and chunks):
+            return cruised or chunks
+        decodes = list(takewhile(self._went_on, chunks))
+        ranked = sorted(cruised + decodes, key=lambda chunk: chunk.sequence.rank)
+        return ranked + chunks[len(decodes) :]
 
     def schedule(self) -> Batch:
         """Who cruises takes part in every step and is in no chunk."""
@@ -208,6 +213,10 @@ class CruiseScheduler(Scheduler):
     def context_tokens(self) -> int:
         others = sum([len(sequence.tokens) for sequence in self._others])
         return self.cruise.context_tokens + others
+
+    def _went_on(self, chunk: Chunk) -> bool:
+        """Whether it is the decode of a sequence that was in the batch before."""
+        return chunk.sequence.remaining == 1 and chunk.sequence not in self._begun
 
     @property
     def _others(self) -> list[Sequence]:

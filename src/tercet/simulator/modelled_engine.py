@@ -2,14 +2,13 @@
 
 import random
 from collections.abc import Callable
-from itertools import takewhile
 
 import numpy as np
 
 from tercet.config import EngineConfig
 from tercet.simulator.blank import TOKEN
 from tercet.simulator.cruise import CruiseScheduler
-from tercet.simulator.engine_model import EngineModel, KnownPace
+from tercet.simulator.engine_model import EngineModel, KnownPace, TracedLimits
 from tercet.simulator.leap import Leap
 from tercet.simulator.stretches import Stretches, Told
 from tercet.simulator.timeline import Alarm, Timeline
@@ -17,7 +16,6 @@ from tercet.workers.batch import Chunk, Drawn
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Arrived, Command, Event
-from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import StepContents
 from tercet.workers.residents import KnownHashes
@@ -48,12 +46,8 @@ class ModelledEngine:
         dice: random.Random,
         leaps: bool,
     ) -> None:
-        self._timeline, self._deliver, self._dice, self._noise = (
-            timeline,
-            deliver,
-            dice,
-            model.noise,
-        )
+        self._timeline, self._deliver = timeline, deliver
+        self._dice, self._noise = dice, model.noise
         self._costs = model.at_speed(speed)
         self.pool = BlockPool(config.kv_blocks, np.zeros(config.kv_blocks, dtype=np.uint64))
         self._stretches = Stretches(timeline, told)
@@ -228,7 +222,7 @@ class ModelledEngine:
         self._count_all(leap, now_s)
         self._spent_s += now_s - leap.start_s
         self._leap, self._chunks = None, []
-        self._finish(self._in_order(self._arrive(), chunks))
+        self._finish(self._scheduler.in_order(self._arrive(), chunks))
         events = self._steps.take()
         events += self._turn()
         if events:
@@ -245,14 +239,6 @@ class ModelledEngine:
                 cruise.go_on(sequence)
         return last
 
-    def _in_order(self, cruised: list[Chunk], chunks: list[Chunk]) -> list[Chunk]:
-        """As if all had been scheduled one by one: decodes by rank, then the others."""
-        if not (cruised and chunks):
-            return cruised or chunks
-        decodes = list(takewhile(self._scheduler.went_on, chunks))
-        ranked = sorted(cruised + decodes, key=lambda chunk: chunk.sequence.rank)
-        return ranked + chunks[len(decodes) :]
-
     def _finish(self, chunks: list[Chunk]) -> None:
         results = [DRAWN if chunk.completes else None for chunk in chunks]
         done = [chunk.sequence for chunk in chunks if chunk.completes]
@@ -262,10 +248,3 @@ class ModelledEngine:
         for sequence in done:
             if sequence.phase is Phase.RUNNING:
                 self._scheduler.decodes(sequence)
-
-
-class TracedLimits(Limits):
-    """Nobody looks at the tokens of a trace's prompts: all are alike."""
-
-    def unknown_token(self, tokens: object) -> bool:
-        return False
