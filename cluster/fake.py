@@ -15,10 +15,15 @@ from tercet.wire import Endpoint
 class FakeProcess:
     """One worker process that exists only here. It is up as soon as it may be."""
 
-    def __init__(self, worker: WorkerId, incarnation: Incarnation) -> None:
+    def __init__(
+        self, worker: WorkerId, incarnation: Incarnation, places: set[Incarnation]
+    ) -> None:
         self.worker, self.incarnation = worker, incarnation
+        self._places = places
         self.refuses_start = ""
         """When set, `start` is refused with this reason."""
+        self.fails_health = ""
+        """When set, health checks are answered with this reason."""
         self.hung = False
         """When set, nothing is answered any more."""
         self.place = asyncio.Event()
@@ -50,6 +55,8 @@ class FakeProcess:
 
     async def health(self) -> None:
         await self._answer()
+        if self.fails_health:
+            raise PeerRefused(self.fails_health)
 
     async def figures(self) -> ProcessFigures:
         await self._answer()
@@ -60,6 +67,11 @@ class FakeProcess:
         self.stopped = True
 
     def kill(self) -> None:
+        self.die()
+        self._places.discard(self.incarnation)
+
+    def die(self) -> None:
+        """End without being told to; the place stays reserved."""
         self.dead.set()
 
     async def _answer(self) -> None:
@@ -74,6 +86,8 @@ class FakeFleet:
 
     def __init__(self) -> None:
         self.processes: dict[Incarnation, FakeProcess] = {}
+        self.places: set[Incarnation] = set()
+        """Reserved, whether or not somebody sits there."""
         self.full = False
         self.refuses_start = ""
 
@@ -83,14 +97,16 @@ class FakeFleet:
 
     def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> FakeProcess:
         assert role is seat_role(worker), f"{worker} started as {role}"
-        process = FakeProcess(worker, incarnation)
+        process = FakeProcess(worker, incarnation, self.places)
         process.refuses_start = self.refuses_start
         if not self.full:
             process.place.set()
         self.processes[incarnation] = process
+        self.places.add(incarnation)
         return process
 
     async def found(self) -> list[Lodger]:
+        self.places &= {p.incarnation for p in self.living}
         return [Lodger(p.worker, p.incarnation, p) for p in self.living]
 
     async def room(self) -> Room:

@@ -33,7 +33,7 @@ class WorkerProcess(Protocol):
         """End in good order."""
 
     def kill(self) -> None:
-        """Leave nothing of it; never fails, never waits."""
+        """Leave nothing of it, and free its place; never fails, never waits for it."""
 
 
 class Lodger(NamedTuple):
@@ -48,10 +48,10 @@ class Fleet(Protocol):
     """Whatever starts worker processes and remembers them when we do not."""
 
     def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> WorkerProcess:
-        """Ask for a process; returns at once."""
+        """Ask for a place and a process in it; returns at once."""
 
     async def found(self) -> list[Lodger]:
-        """Every worker process of this cluster that lives, whoever started it."""
+        """Every worker process of this cluster that lives, whoever started it. Places of the others are freed."""
 
     async def room(self) -> Room:
         """The living nodes, and what is free on them."""

@@ -1,4 +1,4 @@
-"""What one worker reserves on a Ray node, and, when no node will have it, what is missing.
+"""What one worker reserves on Ray's nodes, and, when no node will have it, what is missing.
 
 Ray places; this module only says in words why Ray has not placed yet, and how large a cluster of our own must be.
 """
@@ -15,7 +15,7 @@ SERVE_CPUS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The resources and node labels of one replica. `labels` maps a label's name to a Ray selector."""
+    """The resources and node labels of one rank; a worker is one rank today. `labels` maps a label's name to a Ray selector."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str]

@@ -6,6 +6,7 @@ A process is named by its pid and start time together, so that a pid that was gi
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,12 @@ def process(pid: int) -> Process | None:
     return None if stat is None else Process(pid, stat.started_ticks)
 
 
+def pid_space() -> str:
+    """Where pids and start times mean the same processes as here: one boot of one machine, one namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
 def descendants(root: int) -> set[Process]:
     """Every process below `root`, without itself. Those whose parent has died count as nobody's."""
     stats = {int(entry.name): _stat(int(entry.name)) for entry in _numbered()}
@@ -78,7 +85,8 @@ def end(processes: set[Process], patience_s: float) -> set[Process]:
     stubborn = survivors(processes, patience_s)
     for each in stubborn:
         if each.alive:
-            os.kill(each.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGKILL)
     survivors(stubborn, patience_s)
     return stubborn
 

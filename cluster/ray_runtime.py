@@ -9,12 +9,16 @@
 - A dead node is noticed after 14 s by default, a frozen one after 63 s; our own processes notice in 3 s, and so shall Ray.
 - Every node's dashboard agent wants port 52365 of its address, which `ray.init` cannot change; a second one there goes
   without, and takes no jobs. `ray start --dashboard-agent-listen-port` can.
+- A killed driver takes Ray's processes along, but for two agents, which look for their dead head for a minute; no setting
+  shortens that. The next cluster of our own ends them, and removes the directory.
+- The driver prints that "a worker died", whatever `log_to_driver` says. Its deduplicator can be told what to skip.
 - Nothing here runs `ray stop`, which ends every Ray on the machine.
 """
 
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -22,8 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+from ray._private.ray_logging import stdout_deduplicator
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
+from tercet.cluster.belongings import PREFIX, clear_abandoned, sign
 from tercet.cluster.process_tree import Process, descendants, end
 
 LOOPBACK = "127.0.0.2"
@@ -33,12 +39,16 @@ STOP_PATIENCE_S = 10.0
 OBJECT_STORE_BYTES = 128 * 2**20
 """Nothing of ours travels through Ray's object store; this is for Ray's own needs."""
 
+RUN_ROOT = Path("/tmp")
 TEMP_DIR_CHARS_MAX = 24
 """Ray appends up to 80 characters to it."""
 
+SKIPPED = "RAY_DEDUP_LOGS_SKIP_REGEX"
+"""What a driver does not print of all that Ray would tell it; log files have everything."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    SKIPPED: "A worker died or was killed while executing a task",  # the controller knows, and says why
 }
 WATCHFUL = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -74,8 +84,12 @@ class RayRuntime:
         """Start a cluster of our own on the loopback interface. It lives as long as this process.
 
         `cpus` is what it offers at least, whatever the machine has: replicas then share the cores that there are.
+        What killed processes have left of theirs is cleared up first.
         """
-        temp_dir = Path(tempfile.mkdtemp(prefix="tercet-", dir=_short_temp_dir()))
+        for root in {RUN_ROOT, _short_temp_dir()}:
+            clear_abandoned(root)
+        temp_dir = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_temp_dir()))
+        sign(temp_dir)
         token = temp_dir / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -95,6 +109,7 @@ class RayRuntime:
                 _node_ip_address=LOOPBACK,
                 _temp_dir=str(temp_dir / "ray"),
             )
+            sign(temp_dir, descendants(os.getpid()) - strangers)
         except BaseException:
             runtime.stop()
             raise
@@ -140,7 +155,7 @@ class RayRuntime:
 def run_dir(cluster: str) -> Path:
     """Where this user's processes of one cluster keep their sockets, on every node; a short path."""
     port = str(ray.get_runtime_context().gcs_address).rpartition(":")[2]
-    return Path(f"/tmp/tercet-{os.getuid()}-{cluster}-{port}")
+    return RUN_ROOT / f"{PREFIX}{os.getuid()}-{cluster}-{port}"
 
 
 def _token(path: Path) -> dict[str, str]:
@@ -173,9 +188,11 @@ def _reload() -> None:
     """Make Ray look again: it has read its variables when it was imported, and would go on with what was set then."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+    skipped = os.environ.get(SKIPPED)
+    stdout_deduplicator.skip_re = re.compile(skipped) if skipped else None
 
 
-def _short_temp_dir() -> str:
+def _short_temp_dir() -> Path:
     """The user's choice where it leaves room for socket paths, else /tmp."""
     chosen = tempfile.gettempdir()
-    return chosen if len(chosen) <= TEMP_DIR_CHARS_MAX else "/tmp"
+    return Path(chosen if len(chosen) <= TEMP_DIR_CHARS_MAX else "/tmp")

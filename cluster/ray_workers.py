@@ -1,4 +1,5 @@
-"""Worker processes as detached, named Ray actors: a controller that comes back finds them by their names.
+"""Worker processes as detached, named Ray actors, each in a placement group of its own: a controller that comes back finds
+both by their name.
 
 The only place where Ray's exceptions about workers become ours. Knows the methods of the worker actor (`WorkerActor`
 below), but not its class, which the composition root hands over.
@@ -13,9 +14,12 @@ import msgspec
 import ray
 from ray.actor import ActorClass, ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tercet.cluster.fleet import Lodger
 from tercet.cluster.placement import Bundle, Node, Room
+from tercet.cluster.ray_places import give_up, reserve, reserved
 from tercet.cluster.ray_runtime import NAMESPACE
 from tercet.cluster.seat import seat_role
 from tercet.cluster.status import ProcessFigures
@@ -51,10 +55,11 @@ class WorkerActor(Protocol):
 
 
 class RayWorker:
-    """One worker actor."""
+    """One worker actor, and the place it sits in or waits for; None when it has lost that and is about to end."""
 
-    def __init__(self, actor: ActorHandle) -> None:
+    def __init__(self, actor: ActorHandle, place: PlacementGroup | None) -> None:
         self._actor = actor
+        self._place = place
 
     async def placed(self) -> None:
         await _answer(self._actor.__ray_ready__.remote())
@@ -81,6 +86,8 @@ class RayWorker:
 
     def kill(self) -> None:
         ray.kill(self._actor, no_restart=True)
+        if self._place is not None:
+            give_up(self._place)
 
 
 class RayFleet:
@@ -96,19 +103,23 @@ class RayFleet:
         self._prefix = f"tercet-worker:{config.name}:"
 
     def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> RayWorker:
-        bundle = Bundle.of(self._config.pools.of(role))
+        name, bundle = (
+            f"{self._prefix}{worker}:{incarnation}",
+            Bundle.of(self._config.pools.of(role)),
+        )
+        place = reserve(name, bundle)
         actor = self._worker_class.options(
-            name=f"{self._prefix}{worker}:{incarnation}",
+            name=name,
             namespace=NAMESPACE,
             lifetime="detached",
             max_restarts=0,  # a new life needs a new incarnation, and that is ours to give
             num_cpus=bundle.resources.get("CPU", 0),
             num_gpus=bundle.resources.get("GPU", 0),
             resources=bundle.custom,
-            label_selector=dict(bundle.labels),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(place, 0),
             runtime_env={"env_vars": _thread_variables(self._config.engine_of(role).threads)},
         ).remote(self._encoded, worker, incarnation, str(self._run_dir))
-        return RayWorker(actor)
+        return RayWorker(actor, place)
 
     async def found(self) -> list[Lodger]:
         return await asyncio.to_thread(self._found)
@@ -121,19 +132,26 @@ class RayFleet:
         return Room(living, free)
 
     def _found(self) -> list[Lodger]:
+        places = reserved(self._prefix)
         lodgers = []
         for entry in ray.util.list_named_actors(all_namespaces=True):
-            name, namespace = entry["name"], entry["namespace"]
-            if namespace != NAMESPACE or not name.startswith(self._prefix):
+            name = entry["name"]
+            if entry["namespace"] != NAMESPACE or not name.startswith(self._prefix):
                 continue
-            worker, _, incarnation = name.removeprefix(self._prefix).partition(":")
             try:
                 actor = ray.get_actor(name, NAMESPACE)
             except ValueError:
                 continue  # it died since it was listed
-            seat_role(WorkerId(worker))  # a name that is not a seat's is a bug, not a worker
-            lodgers.append(Lodger(WorkerId(worker), Incarnation(incarnation), RayWorker(actor)))
+            worker, incarnation = self._named(name)
+            lodgers.append(Lodger(worker, incarnation, RayWorker(actor, places.pop(name, None))))
+        for place in places.values():
+            give_up(place)  # its worker died, or was never started, while no controller lived
         return lodgers
+
+    def _named(self, name: str) -> tuple[WorkerId, Incarnation]:
+        worker, _, incarnation = name.removeprefix(self._prefix).partition(":")
+        seat_role(WorkerId(worker))  # a name that is not a seat's is a bug, not a worker
+        return WorkerId(worker), Incarnation(incarnation)
 
 
 def _thread_variables(threads: int) -> dict[str, str]:

@@ -25,8 +25,9 @@ def page() -> str:
     paths: dict[str, list[str]] = {"ClusterConfig": [""]}
     for name in (order := ["ClusterConfig"]):  # grows while it is walked: outer sections come first
         for key, value in _node(sections[name]["properties"]).items():
-            if target := _reference(_node(value)):
+            if target := _reference(_node(value)) or _named(_node(value)):
                 order += [] if target in paths else [target]
+                key = f"{key}.NAME" if _named(_node(value)) else key
                 inner = [f"{path}.{key}".removeprefix(".") for path in paths[name]]
                 paths.setdefault(target, []).extend(inner)
     return "\n".join(
@@ -61,9 +62,20 @@ def _reference(value: Node) -> str:
     return targets[0].removeprefix("#/$defs/") if targets else ""
 
 
+def _named(value: Node) -> str:
+    """The section a key holds many of, by name, or an empty string."""
+    inner = value.get("additionalProperties")
+    return _reference(inner) if isinstance(inner, dict) else ""
+
+
 def _type(value: Node) -> str:
     if _reference(value):
         return "section"
+    if _named(value):
+        return "sections by name"
+    if options := value.get("anyOf"):
+        assert isinstance(options, list)
+        return _type(_node(options[0]))  # the other one is null, which leaves the key out
     if choices := value.get("enum"):
         assert isinstance(choices, list)
         return " or ".join(f"`{choice}`" for choice in choices)
@@ -80,7 +92,7 @@ def _type(value: Node) -> str:
 
 
 def _default(value: Node) -> str:
-    if _reference(value):
+    if _reference(value) or "anyOf" in value:
         return "left out" if value.get("default", {}) is None else "see below"
     return f"`{json.dumps(value.get('default'))}`"
 

@@ -20,6 +20,8 @@ STOP_STRING_CHARS_MAX = 1024
 TOP_LOGPROBS_MAX = 20
 NAME_CHARS_MAX = 128
 """Length of identifiers that clients choose."""
+TENANT = "x-tenant-id"
+"""The header, or metadata, that names a tenant."""
 KV_TTL_S_MAX = 86_400.0
 """Workers keep nothing longer than their own `engine.retention_s_max`."""
 INTEGER_MAX = 2**31 - 1
@@ -86,6 +88,8 @@ class Call:
     tenant_salt: str = ""
     session: str = ""
     """The client's name for a conversation."""
+    tenant: str = ""
+    """Whose limits count; empty for calls without a name."""
     kv_ttl_s: float = 0.0
     """How long its KV will probably be wanted again."""
     deadline_s: float | None = None
@@ -115,6 +119,8 @@ class Call:
             raise InvalidRequest("cache_salt", f"must have at most {NAME_CHARS_MAX} characters")
         if len(self.session) > NAME_CHARS_MAX:
             raise InvalidRequest("session", f"must have at most {NAME_CHARS_MAX} characters")
+        if len(self.tenant) > NAME_CHARS_MAX:
+            raise InvalidRequest("tenant", f"must have at most {NAME_CHARS_MAX} characters")
         if self.deadline_s is not None and not 0 < self.deadline_s < float("inf"):
             raise InvalidRequest("deadline", "must be a positive, finite time")
         _check_range("kv_ttl_s", self.kv_ttl_s, 0, KV_TTL_S_MAX)

@@ -50,12 +50,17 @@ class Completion:
     """
 
     def __init__(
-        self, source: TokenSource, parts: Sequence[Part], deadline_s: float | None, session: str
+        self,
+        source: TokenSource,
+        parts: Sequence[Part],
+        deadline_s: float | None,
+        session: str,
+        tenant: str = "",
     ) -> None:
         self._source = source
         self._parts = parts
         self._deadline_s = deadline_s
-        self._session = session
+        self._session, self._tenant = session, tenant
         self._tasks: list[asyncio.Task[None]] = []
         self._streams: dict[int, TokenStream] = {}
         self._ready: dict[int, Delta] = {}
@@ -136,13 +141,15 @@ class Completion:
     async def _generate(self, part: Part) -> None:
         choice = part.choice
         async with self._source.generate(
-            part.spec, deadline_s=self._deadline_s, session=self._session
+            part.spec, deadline_s=self._deadline_s, session=self._session, tenant=self._tenant
         ) as stream:
             self._streams[choice.index] = stream
             if part.echo:
                 self._post(Delta(choice.index, part.echo))
             async for piece in stream:
+                before = choice.generated_tokens
                 delta = choice.feed(piece)
+                self._source.meter.generated(self._tenant, choice.generated_tokens - before)
                 if delta is not None:
                     self._post(delta)
                 if choice.finish is not None:

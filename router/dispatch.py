@@ -1,8 +1,9 @@
 """The desk where requests get their workers: views in, the policy's choice out; what is sent is counted and remembered."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from enum import StrEnum
+
+from msgspec import structs
 
 from tercet.ids import WorkerId
 from tercet.role import Role
@@ -53,7 +54,7 @@ class Dispatch:
             return None
         held_tokens = view.held_tokens
         if held_tokens:
-            view = replace(view, held_tokens=0, load_tokens=view.load_tokens - held_tokens)
+            view = structs.replace(view, held_tokens=0, load_tokens=view.load_tokens - held_tokens)
         return self._moved(ask, route, view, detour)
 
     def earliest(self, ask: Ask, route: Route, exclude: frozenset[WorkerId]) -> Route:
@@ -113,10 +114,10 @@ class Dispatch:
         if view.worker not in (scored.view.worker for scored in choice.candidates):
             cost_tokens = float(view.miss_tokens(ask) + view.load_tokens)
             own = Scored(view, cost_tokens, predicted_s)
-            choice = replace(choice, candidates=(own, *choice.candidates))
-        return replace(
+            choice = structs.replace(choice, candidates=(own, *choice.candidates))
+        return structs.replace(
             route,
-            choice=replace(choice, view=view, reason=detour or choice.reason),
+            choice=structs.replace(choice, view=view, reason=detour or choice.reason),
             miss_tokens=view.miss_tokens(ask),
             predicted_ttft_s=predicted_s,
         )

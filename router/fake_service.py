@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from tercet.request import RequestSpec
 from tercet.router.chat import ChatTemplate
-from tercet.router.fake_source import FakeSource, Script
+from tercet.router.fake_source import MODEL, FakeSource, Script
 from tercet.router.preparation import ModelCard
 from tercet.router.service import Service
 from tercet.router.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def fake_service(
     tokenizer = toy_tokenizer()
     template = ChatTemplate(TEMPLATE, {"eos_token": EOS}) if chat else None
     return Service(
-        ModelCard("toy", 1_700_000_000, context_tokens_max, tokenizer.size),
+        ModelCard(MODEL, 1_700_000_000, context_tokens_max, tokenizer.size),
         source,
         tokenizer,
         template,

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tercet.clock import Clock, MonotonicClock
+from tercet.config import LimitsConfig
 from tercet.errors import TercetError
 from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
 from tercet.router.history import History
+from tercet.router.meter import Meter
 from tercet.router.metrics import Metrics
 from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus, WorkerSeen
@@ -17,6 +20,9 @@ from tercet.router.status import FrontDoorStatus, WorkerSeen
 Script = Callable[[RequestSpec], Sequence[int]]
 """The tokens a request will get, unless `max_tokens` ends it earlier."""
 
+
+MODEL = "toy"
+"""What the model is called whose limits count."""
 
 WORKER = WorkerSeen(
     worker=WorkerId("decode-0"),
@@ -127,19 +133,30 @@ class FakeSource:
     """Generations that hold a place."""
     specs: list[RequestSpec] = field(default_factory=list)
     sessions: list[str] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
     deadlines_s: list[float | None] = field(default_factory=list)
     history: History = field(default_factory=History)
     metrics: Metrics = field(init=False)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    clock: Clock = field(default_factory=MonotonicClock)
+    meter: Meter = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.status)
+        self.meter = Meter(self.limits, MODEL, self.clock, self.metrics.rate_limited)
 
     @asynccontextmanager
     async def generate(
-        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+        self,
+        spec: RequestSpec,
+        *,
+        deadline_s: float | None = None,
+        session: str = "",
+        tenant: str = "",
     ) -> AsyncIterator[FakeStream]:
         self.specs.append(spec)
         self.sessions.append(session)
+        self.tenants.append(tenant)
         self.deadlines_s.append(deadline_s)
         if self.refusal is not None:
             raise self.refusal

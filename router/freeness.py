@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from tercet.ids import WorkerId
 from tercet.latency import UNFITTED
+from tercet.router.lot import Lot
 from tercet.router.policy import Ask, Choice, Dice, Pool, Scored, WorkerView
 from tercet.wire import LoadReport
 
@@ -113,16 +113,14 @@ class Freeness:
     """Looks at four workers at most, however many there are, unless it finds no two with room."""
 
     def __init__(self, dice: Dice, output_tokens: float = OUTPUT_TOKENS) -> None:
-        self._dice, self._output_tokens = dice, output_tokens
+        self._lot, self._output_tokens = Lot(dice), output_tokens
         self._rate = Rate()
         self._capacity_tokens = 0
         """Of the last worker that reported: workers of a pool are equal."""
-        self._members: frozenset[WorkerId] = frozenset()
-        self._seats: tuple[WorkerId, ...] = ()
 
     def choose(self, ask: Ask, pool: Pool) -> Choice | None:
         """The cheapest of two by lot and who holds the request; None when nobody in the pool may be asked."""
-        candidates = list(islice(self._roomy(ask, self._lot(pool)), 2))
+        candidates = list(islice(self._roomy(ask, self._lot.draw(pool, DRAWS_MAX)), 2))
         if len(candidates) < 2:
             everybody = [self._look(ask, view) for view in pool if not view.suspect]
             candidates = [each for each in everybody if each.has_room(ask)] or everybody
@@ -164,19 +162,6 @@ class Freeness:
         candidate = Candidate.of(ask, view, self._capacity_tokens)
         self._capacity_tokens = candidate.capacity_tokens
         return candidate
-
-    def _lot(self, pool: Pool) -> Iterator[WorkerView]:
-        """Different workers in an even order, `DRAWS_MAX` at most; who may not be asked is left out."""
-        if pool.members is not self._members:
-            self._members, self._seats = pool.members, tuple(sorted(pool.members))
-        moved: dict[int, int] = {}  # a shuffle that touches only the seats it has drawn
-        count = len(self._seats)
-        for last in range(count - 1, max(-1, count - 1 - DRAWS_MAX), -1):
-            drawn = self._dice.randrange(last + 1)
-            view = pool.find(self._seats[moved.get(drawn, drawn)])
-            moved[drawn] = moved.get(last, last)
-            if view is not None:
-                yield view
 
 
 def _reason(hits: Sequence[int], best: int) -> FreenessReason:

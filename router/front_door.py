@@ -20,6 +20,7 @@ from tercet.request import RequestSpec
 from tercet.router.events import WorkerWord
 from tercet.router.generation import Generation
 from tercet.router.history import History
+from tercet.router.meter import Meter
 from tercet.router.metrics import Metrics
 from tercet.router.reception import Reception
 from tercet.router.record import Tally
@@ -44,6 +45,9 @@ class FrontDoor:
         self.history = History()
         self.metrics = Metrics(self.status)
         self._config, self._clock = config, clock or MonotonicClock()
+        self.meter = Meter(
+            config.front_door.limits, config.model.name, self._clock, self.metrics.rate_limited
+        )
         self._sessions = Sessions(
             config.name, front_door, config.link, clock=self._clock, listener=self
         )
@@ -89,6 +93,7 @@ class FrontDoor:
             queued=self._reception.door.queued,
             turned_away=self._reception.door.turned_away,
             known_blocks=len(self._reception.index),
+            known_names=len(self._reception.hearsay),
             workers=tuple(
                 worker_seen(session, view_of(session, self._reception.ledger, 0, now_s))
                 for session in self._sessions
@@ -100,15 +105,21 @@ class FrontDoor:
 
     @asynccontextmanager
     async def generate(
-        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+        self,
+        spec: RequestSpec,
+        *,
+        deadline_s: float | None = None,
+        session: str = "",
+        tenant: str = "",
     ) -> AsyncIterator[Generation]:
         """Serve one request while the context lasts; leaving it cancels on every worker in the same turn of the loop.
 
         Entering waits for a place and a worker. Raises `Overloaded` when there is no place, or every worker refuses, for
         too long; `NoWorkers` when none can be asked for too long; `DeadlineExceeded` when `deadline_s`, counted from this
-        call, is over. `session` names a conversation, for policies and records.
+        call, is over. `session` names a conversation, for policies and records; `tenant` who asks, for records.
         """
-        tally = Tally(spec.id, len(spec.prompt), self._clock.now_s(), session, spec.priority)
+        now_s = self._clock.now_s()
+        tally = Tally(spec.id, len(spec.prompt), now_s, session, spec.priority, tenant)
         with self._stay(spec, tally, deadline_s) as generation:
             await generation.dispatched()
             yield generation
@@ -150,6 +161,9 @@ class FrontDoor:
 
     def reported(self, worker: Endpoint) -> None:
         self._reception.reported(worker)
+
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self._reception.learned(worker, names)
 
     def connected(self, worker: Endpoint) -> None:
         self._reception.connected(worker)

@@ -18,7 +18,7 @@ from tercet.clock import unix_time_s
 from tercet.errors import InvalidRequest, TercetError
 from tercet.ids import new_request_id
 from tercet.router.answer import Answer
-from tercet.router.call import NAME_CHARS_MAX, BodyTooLarge, Call
+from tercet.router.call import NAME_CHARS_MAX, TENANT, BodyTooLarge, Call
 from tercet.router.explanation import EXPLAIN, asks_for_route, no_single, not_remembered
 from tercet.router.history import RECORDS_MAX
 from tercet.router.openai_calls import chat_call, completion_call, decode
@@ -163,7 +163,7 @@ def _answer(
         style,
         stream_usage=bool(options is not None and options.include_usage),
     )
-    call = replace(call, name=_request_id(request))
+    call = replace(call, name=_request_id(request), tenant=_tenant(request))
     headers = {"x-tercet-request-id": call.id, "x-request-id": call.name or call.id}
     explain = asks_for_route(request.headers.get(EXPLAIN))
     return Answer(service, call, writer, stream=bool(body.stream), headers=headers, explain=explain)
@@ -190,6 +190,11 @@ def _request_id(request: Request) -> str:
 def _session(request: Request) -> str:
     """The client's name for the conversation."""
     return _name(request, "x-session-id")
+
+
+def _tenant(request: Request) -> str:
+    """Whose limits count."""
+    return _name(request, TENANT)
 
 
 def _name(request: Request, header: str) -> str:

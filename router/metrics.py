@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tercet.router.limits import LimitKind
 from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus, WorkerSeen
 
@@ -102,7 +103,16 @@ class Metrics:
         self._pulled = Counter("tercet_pulled_bytes", "KV bytes pulled", registry=registry)
         self._replays = Counter("tercet_replays", "Replays after losses", registry=registry)
         self._refusals = Counter("tercet_refusals", "Refusals by workers", registry=registry)
+        self._rate_limited = Counter(
+            "tercet_rate_limited", "Calls refused, by the limit", ("limit",), registry=registry
+        )
+        for kind in LimitKind:
+            self._rate_limited.labels(kind)  # there from the start, so that the first one is a step
         registry.register(StatusCollector(status))
+
+    def rate_limited(self, kind: LimitKind) -> None:
+        """A call was refused, and is no request."""
+        self._rate_limited.labels(kind).inc()
 
     def ended(self, record: RequestRecord) -> None:
         """A request that had a place is over."""

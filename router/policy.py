@@ -7,17 +7,18 @@ clock, and roll dice only with the generator they were given. The unit of every 
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Protocol
+
+import msgspec
 
 from tercet.ids import RequestId, WorkerId
 from tercet.router.prefix_names import PrefixName
 from tercet.wire import Endpoint, LoadReport
 
 
-@dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(msgspec.Struct, frozen=True, gc=False):
     """Who may be served before whom while requests wait at the door."""
 
     priority: int = 0
@@ -29,8 +30,7 @@ class Rank:
     """When the first token is wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a policy may know of the request that wants a worker."""
 
     request: RequestId
@@ -47,8 +47,7 @@ class Ask:
     rank: Rank = Rank()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(msgspec.Struct, frozen=True):
     """One worker as the front door sees it now."""
 
     endpoint: Endpoint
@@ -86,8 +85,7 @@ class WorkerView:
         return max(1, ask.tokens - self.hit_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """A candidate and what it would cost, in tokens; less is better."""
 
     view: WorkerView
@@ -96,8 +94,7 @@ class Scored:
     """From the dispatch on; None where the policy does not predict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The worker chosen, and why: the costs of all candidates it was compared with."""
 
     view: WorkerView
@@ -118,7 +115,9 @@ class Choice:
         own = [scored for scored in self.candidates if scored.view.worker == chosen]
         others = (scored for scored in self.candidates if scored.view.worker != chosen)
         kept = own + nsmallest(most - len(own), others, key=lambda scored: scored.cost_tokens)
-        return replace(self, candidates=tuple(kept), left_out=self.considered - len(kept))
+        return msgspec.structs.replace(
+            self, candidates=tuple(kept), left_out=self.considered - len(kept)
+        )
 
 
 class Pool(Protocol):

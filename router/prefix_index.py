@@ -56,17 +56,18 @@ class PrefixIndex:
                 yield lives[bit]
                 fresh ^= bit
 
-    def record(self, life: Life, names: Iterable[PrefixName]) -> None:
+    def record(self, life: Life, names: Sequence[PrefixName]) -> None:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:
             bit = self._bits[life] = self._free_bit()
             self._lives[bit] = life
-        for name in reversed(list(names)):
-            self._seen[name] = self._seen.get(name, 0) | bit
-            self._seen.move_to_end(name)
-        while len(self._seen) > self._blocks_max:
-            self._seen.popitem(last=False)
+        seen = self._seen
+        for name in reversed(names):
+            seen[name] = seen.get(name, 0) | bit
+            seen.move_to_end(name)
+        while len(seen) > self._blocks_max:
+            seen.popitem(last=False)
 
     def take_back(self, life: Life, names: Iterable[PrefixName]) -> None:
         """`life` will not have these after all."""

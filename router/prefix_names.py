@@ -22,7 +22,7 @@ _MASK = 2**64 - 1
 _STEP = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
-_ONE, _FACTOR, _HIGH, _LOW = (np.uint64(value) for value in (1, _MIX[1], 32, 29))
+_ONE = np.uint64(1)
 _POSITIONS_MIN = 4096
 
 
@@ -44,8 +44,8 @@ def prefix_names(
 ) -> list[PrefixName]:
     """The names at the ends of all full blocks of `tokens`, which follow the prefix `parent` of `position` tokens.
 
-    Each position has a random function of the token there, and a name is the sum of its tokens' values, so names grow by
-    one cumulative sum. Token ids must fit 32 bits.
+    Each position has a random odd factor, and a name is the sum of its tokens times these (multilinear hashing), so names
+    grow by one cumulative sum. Token ids must fit 32 bits.
     """
     whole = len(tokens) // block_tokens * block_tokens
     if not whole:
@@ -53,9 +53,6 @@ def prefix_names(
     full = tokens if whole == len(tokens) else tokens[:whole]
     values = np.frombuffer(array("I", full), dtype=np.uint32) + _ONE
     values *= _multipliers(position, whole)
-    values ^= values >> _HIGH
-    values *= _FACTOR
-    values ^= values >> _LOW
     sums = np.add.reduceat(values, np.arange(0, whole, block_tokens))
     sums[:1] += np.uint64(parent)  # of an array, so that it wraps around in silence
     names: list[PrefixName] = np.cumsum(sums).tolist()

@@ -8,6 +8,8 @@ owned by one of these two.
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+import msgspec
+
 from tercet.clock import Clock
 from tercet.config import ClusterConfig
 from tercet.errors import TercetError
@@ -19,6 +21,7 @@ from tercet.router.door import NEVER_S, Door, DoorRules, FairShare, Lines, Sent,
 from tercet.router.errand import Errand
 from tercet.router.events import Joined, WorkerLost, WorkerWord
 from tercet.router.flight import Flight
+from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger, Slot, life_of
 from tercet.router.pilot import Pilot, Sink, Timer, Timers
 from tercet.router.policies import POLICIES
@@ -29,7 +32,7 @@ from tercet.router.record import Tally
 from tercet.router.routes import Routes
 from tercet.router.sight import Seats, Sight
 from tercet.router.split import Split
-from tercet.wire import Endpoint, Membership, Message
+from tercet.wire import Adopt, Endpoint, Membership, Message, Submit
 
 
 class Seating(Seats, Protocol):
@@ -45,23 +48,27 @@ class Reception:
     """Raises ConfigError for a policy, or options of one, that there are not."""
 
     def __init__(
-        self, config: ClusterConfig, seating: Seating, clock: Clock, timers: Timers, dice: Dice
+        self,
+        config: ClusterConfig,
+        seating: Seating,
+        clock: Clock,
+        timers: Timers,
+        dice: Dice,
+        index: PrefixIndex | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.ledger = Ledger()
-        self.index = PrefixIndex(config.router.prefix_index_blocks_max)
+        self.ledger = Ledger() if ledger is None else ledger
+        names_max = config.router.prefix_index_blocks_max
+        self.index = PrefixIndex(names_max) if index is None else index
+        self.hearsay = Hearsay(names_max, config.engine_of(Role.DECODE).block_tokens)
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
-        lines, self._fair = Lines(), FairShare()
-        self._dispatch = Dispatch(
-            routes_of(config, dice), self.sight(lines), self.ledger, lambda: seating
-        )
+        lines, self._fair = Lines(), FairShare(config.front_door.limits.weight)
+        sight = Sight(seating, self.ledger, self.index, self.hearsay, lines)
+        self._dispatch = Dispatch(routes_of(config, dice), sight, self.ledger, lambda: seating)
         self.door = Door(self._dispatch, lines, rules_of(config), self._fair, dice)
         self._pilots: dict[RequestId, Pilot] = {}
         self._waking: Timer | None = None
         self._wakes_at_s = NEVER_S
-
-    def sight(self, lines: Lines) -> Sight:
-        """What is seen of the workers; a simulation may see more."""
-        return Sight(self._seating, self.ledger, self.index, lines)
 
     @property
     def pilots(self) -> Mapping[RequestId, Pilot]:
@@ -74,7 +81,7 @@ class Reception:
         self, spec: RequestSpec, slot: Slot, tally: Tally, sink: Sink, deadline_s: float | None
     ) -> Pilot:
         """Take a request in; `deadline_s` is how long its answer is of any use. It leaves by `release`."""
-        errand = Errand(spec, self._prefix(spec), slot, tally.session)
+        errand = Errand(spec, self.prefix(spec), slot, tally.session)
         ticket = self._ticket(errand, tally, deadline_s)
         router, door = self._config.router, self._config.front_door
         flight = Flight(spec, replays_max=router.replays_max, wait_s_max=door.queue_wait_s_max)
@@ -93,7 +100,8 @@ class Reception:
         for pilot in sorted(self._pilots.values(), key=lambda one: not self.door.holds(one.ticket)):
             pilot.fail(error)
 
-    def _prefix(self, spec: RequestSpec) -> Prefix:
+    def prefix(self, spec: RequestSpec) -> Prefix:
+        """The names of the prompt's prefixes; a trace has them without tokens."""
         block_tokens = self._config.engine_of(Role.DECODE).block_tokens
         return Prefix(spec.prompt, block_tokens, spec.hash_domain)
 
@@ -118,6 +126,9 @@ class Reception:
         return self._dispatch
 
     def post(self, worker: Endpoint, message: Message) -> None:
+        if isinstance(message, Submit | Adopt) and self._has_others(worker):
+            prefix = self._pilots[message.spec.id].ticket.errand.prefix
+            message = msgspec.structs.replace(message, names=self.hearsay.told(prefix.names))
         self._seating.post(worker, message)
 
     def queue(self, ticket: Ticket) -> None:
@@ -152,6 +163,10 @@ class Reception:
         self.ledger.reconcile(worker, now_s)
         self._carry_out(self.door.news(worker.worker, now_s))
 
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        """Other front doors sent it prompts with these prefixes."""
+        self.hearsay.learn(life_of(worker), names)
+
     def connected(self, worker: Endpoint) -> None:
         """Somebody may have been waiting for it."""
         self._carry_out(self.door.joined(worker.worker, self._clock.now_s()))
@@ -167,7 +182,15 @@ class Reception:
 
     def members(self, membership: Membership) -> None:
         """These are the workers now; what others had cached is of no use."""
-        self.index.keep_only({life_of(endpoint) for endpoint in membership.workers})
+        lives = {life_of(endpoint) for endpoint in membership.workers}
+        self.index.keep_only(lives)
+        self.hearsay.keep_only(lives)
+
+    def _has_others(self, worker: Endpoint) -> bool:
+        """Whether other front doors would hear of what that worker is told."""
+        peer = self._seating.roster(worker.role).sessions.get(worker.worker)
+        report = None if peer is None else peer.report
+        return report is not None and report.front_doors > 1
 
     # ---- the door's verdicts -----------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     request: RequestId
     session: str = ""
+    tenant: str = ""
     priority: int = 0
     prefill_worker: WorkerId | None = None
     """The last worker that prefilled for another; None when the decode worker did everything."""
@@ -194,6 +195,7 @@ class Tally:
         return RequestRecord(
             request=self.request,
             session=self.session,
+            tenant=self.tenant,
             priority=self.priority,
             prefill_worker=self.prefill_worker,
             decode_worker=self.decode_worker,

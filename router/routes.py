@@ -1,6 +1,8 @@
 """Where a request goes: the policy's choice in each pool, and whether the two are needed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from tercet.router.policy import Ask, Choice, Chooser, Pool, WorkerView
 from tercet.router.split import Split, SplitReason, predict_ttft_s
@@ -9,8 +11,7 @@ CANDIDATES_MAX = 4
 """Candidates kept with a request that waits, and with its record; how many there were is kept too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The worker that begins with a request, and everything that explains why."""
 
     choice: Choice
@@ -27,7 +28,7 @@ class Route:
         """With no more candidates than are worth keeping."""
         if len(self.choice.candidates) <= CANDIDATES_MAX:
             return self
-        return replace(self, choice=self.choice.shortened(CANDIDATES_MAX))
+        return msgspec.structs.replace(self, choice=self.choice.shortened(CANDIDATES_MAX))
 
     @property
     def hand_off(self) -> bool:
@@ -47,7 +48,7 @@ class Routes:
         decode = self.decode.choose(ask, decodes)
         if decode is None:
             return None
-        prefill = self.prefill.choose(ask, prefills)
+        prefill = self.prefill.choose(ask, prefills) if prefills.members else None
         reason = self.split.decide(ask, decode.view, prefill.view if prefill else None)
         choice = prefill if prefill is not None and reason is SplitReason.APART else decode
         miss_tokens = choice.view.miss_tokens(ask)

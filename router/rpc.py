@@ -17,7 +17,7 @@ from tercet.errors import TercetError, UnknownModel
 from tercet.ids import RequestId
 from tercet.pb import tercet_pb2 as pb
 from tercet.pb import tercet_pb2_grpc
-from tercet.router.call import Call
+from tercet.router.call import TENANT, Call
 from tercet.router.completion import Completion
 from tercet.router.explanation import EXPLAIN, ROUTE, asks_for_route, route_line
 from tercet.router.problems import Problem, problem_of
@@ -75,7 +75,7 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateChunk]:
         try:
-            call = call_of(request, self._service.model, context.time_remaining())
+            call = self._call(request, context)
             explain = _explain(context)
             async with self._service.generate(call) as completion:
                 with _routed(context, completion, call, explain):
@@ -107,7 +107,7 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
     async def _generate(
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> pb.GenerateResponse:
-        call = call_of(request, self._service.model, context.time_remaining())
+        call = self._call(request, context)
         explain = _explain(context)
         async with self._service.generate(call) as completion:
             with _routed(context, completion, call, explain):
@@ -118,6 +118,10 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
                 choices=[delta_of(answer) for answer in answers],
                 final=final_of(completion),
             )
+
+    def _call(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> Call:
+        tenant = _sent(context, TENANT) or ""
+        return call_of(request, self._service.model, context.time_remaining(), tenant)
 
     async def _abort(self, context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
         """The one place where an exception becomes a status."""
@@ -136,8 +140,13 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
 
 
 def _explain(context: grpc.aio.ServicerContext) -> bool:
-    values = (value for key, value in context.invocation_metadata() if key == EXPLAIN)
-    return asks_for_route(next(values, None))
+    return asks_for_route(_sent(context, EXPLAIN))
+
+
+def _sent(context: grpc.aio.ServicerContext, name: str) -> str | None:
+    """The client's metadata of that name; None where there are none."""
+    values = (value for key, value in context.invocation_metadata() if key == name)
+    return next(values, None)
 
 
 @contextmanager

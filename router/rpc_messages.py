@@ -34,8 +34,10 @@ _FINISH = {
 }
 
 
-def call_of(request: pb.GenerateRequest, model: ModelCard, deadline_s: float | None) -> Call:
-    """The call that a message asks for. Raises InvalidRequest for what no other part would notice."""
+def call_of(
+    request: pb.GenerateRequest, model: ModelCard, deadline_s: float | None, tenant: str = ""
+) -> Call:
+    """The call that a message asks for; `tenant` came beside it, and says more than the message. Raises InvalidRequest for what no other part would notice."""
     if len(request.request_id) > NAME_CHARS_MAX:
         raise InvalidRequest("request_id", f"must have at most {NAME_CHARS_MAX} characters")
     return Call(
@@ -48,6 +50,7 @@ def call_of(request: pb.GenerateRequest, model: ModelCard, deadline_s: float | N
         priority=request.priority,
         tenant_salt=request.cache_salt,
         session=request.session,
+        tenant=tenant or request.tenant,
         kv_ttl_s=request.kv_ttl_s,
         deadline_s=deadline_s,
     )

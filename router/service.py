@@ -111,7 +111,7 @@ class Service:
     async def generate(self, call: Call) -> AsyncIterator[Completion]:
         """Serve a call while the context lasts.
 
-        Raises UnknownModel, InvalidRequest, Overloaded or Cancelled at once; what happens later comes out of the completion.
+        Raises UnknownModel, InvalidRequest, Overloaded, RateLimited or Cancelled at once; what happens later comes out of the completion.
         """
         self.check_model(call.model)
         call.check()
@@ -124,7 +124,11 @@ class Service:
             parts = await self._preparation.parts(call)
             if place.cancelled:
                 raise Cancelled("the request was cancelled")
-            async with Completion(self.source, parts, call.deadline_s, call.session) as completion:
+            prompt_tokens = sum(len(part.spec.prompt) for part in parts if part.counts_prompt)
+            self.source.meter.admit(call.tenant, prompt_tokens)
+            async with Completion(
+                self.source, parts, call.deadline_s, call.session, call.tenant
+            ) as completion:
                 place.completion = completion
                 yield completion
         finally:

@@ -17,7 +17,7 @@ from tercet.config import LinkConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.link import Link, connect
 from tercet.router.events import WorkerWord
-from tercet.wire import Endpoint, Hello, LoadReport, Message, Refused
+from tercet.wire import Endpoint, Hello, Learned, LoadReport, Message, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ RETRY_S_MAX = 1.0
 SUSPECT_REPORTS = 4
 """Reports that must be missing before a worker is suspect."""
 
-Spoken = WorkerWord | LoadReport
+Spoken = WorkerWord | LoadReport | Learned
 
 
 class Listener(Protocol):
@@ -38,6 +38,9 @@ class Listener(Protocol):
 
     def reported(self, worker: Endpoint) -> None:
         """A load report came."""
+
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        """Other front doors sent it prompts with these prefixes."""
 
     def connected(self, worker: Endpoint) -> None:
         """The worker can be sent requests."""
@@ -132,6 +135,8 @@ class Session:
             if isinstance(message, LoadReport):
                 self.report, self._heard_s = message, self._clock.now_s()
                 self._listener.reported(self.endpoint)
+            elif isinstance(message, Learned):
+                self._listener.learned(self.endpoint, message.names)
             elif isinstance(message, Refused) and self._correct(message):
                 heard(
                     message

@@ -95,6 +95,7 @@ class Sessions:
             sender=self._front_door,
             incarnation=self._incarnation,
             expects=endpoint.incarnation,
+            learns=True,
         )
         session = Session(
             endpoint,

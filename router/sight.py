@@ -1,18 +1,22 @@
 """What one front door sees of its workers, made into the pools that policies look at.
 
-Reports, corrected by the ledger and by the time that has passed since; the prefixes that were sent there; and what waits at
-this door for each of them. Decides nothing.
+Reports, corrected by the ledger and by the time that has passed since; the prefixes that were sent there, by this door and
+as far as is told by others; and what waits at this door for each of them. Decides nothing.
 """
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from operator import itemgetter
 from typing import Protocol
+
+from msgspec import structs
 
 from tercet.ids import WorkerId
 from tercet.latency import Coefficients
 from tercet.role import Role
 from tercet.router.conversations import Conversations
 from tercet.router.forecast import Forecast
+from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger, Life, life_of
 from tercet.router.policy import Ask, WorkerView
 from tercet.router.pool import LivePool, Peer, Roster
@@ -41,8 +45,11 @@ class Held(Protocol):
 class Sight:
     """Views for one request at a time; nothing is looked at before a policy asks."""
 
-    def __init__(self, seats: Seats, ledger: Ledger, index: PrefixIndex, held: Held) -> None:
-        self._seats, self._ledger, self._index, self._held = seats, ledger, index, held
+    def __init__(
+        self, seats: Seats, ledger: Ledger, index: PrefixIndex, hearsay: Hearsay, held: Held
+    ) -> None:
+        self._seats, self._ledger, self._held = seats, ledger, held
+        self._index, self._hearsay = index, hearsay
         self._conversations = Conversations()
         self._forecast = Forecast(ASSUMED_TOKENS_PER_S)
 
@@ -101,15 +108,31 @@ class Sight:
         held_tokens = self._held.ahead_tokens(ask, view, coefficients)
         if not held_tokens:
             return view
-        return replace(view, held_tokens=held_tokens, load_tokens=view.load_tokens + held_tokens)
+        return structs.replace(
+            view, held_tokens=held_tokens, load_tokens=view.load_tokens + held_tokens
+        )
 
-    # What caches hold is known here from our own dispatches only; a simulation may know better.
+    # What caches hold is known here from what was sent to them; a simulation may know better.
 
     def _hit(self, life: Life, names: Sequence[PrefixName]) -> int:
-        return self._index.hit(life, names)
+        return max(self._index.hit(life, names), self._hearsay.hit(life, names))
 
     def _hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
-        return self._index.hits(names)
+        hits = self._index.hits(names)
+        for life, blocks in self._hearsay.hits(names).items():
+            hits[life] = max(blocks, hits.get(life, 0))
+        return hits
 
     def _nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
-        return self._index.nearest(names)
+        """Each where it comes first, and that is by the better of both."""
+        told: set[Life] = set()
+        ours, theirs = by_hit(self._index, names), by_hit(self._hearsay, names)
+        for _, life in heapq.merge(ours, theirs, key=itemgetter(0), reverse=True):
+            if life not in told:
+                told.add(life)
+                yield life
+
+
+def by_hit(known: PrefixIndex | Hearsay, names: Sequence[PrefixName]) -> Iterator[tuple[int, Life]]:
+    """Who has seen any of `names`, with how many blocks; who has seen most first."""
+    return ((known.hit(life, names), life) for life in known.nearest(names))

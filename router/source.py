@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.router.history import History
+from tercet.router.meter import Meter
 from tercet.router.record import RequestRecord
 from tercet.router.status import FrontDoorStatus
 
@@ -48,12 +49,22 @@ class TokenSource(Protocol):
     cancels whatever still runs of it."""
 
     def generate(
-        self, spec: RequestSpec, *, deadline_s: float | None = None, session: str = ""
+        self,
+        spec: RequestSpec,
+        *,
+        deadline_s: float | None = None,
+        session: str = "",
+        tenant: str = "",
     ) -> AbstractAsyncContextManager[TokenStream]: ...
 
     @property
     def history(self) -> History:
         """The last finished requests."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """What calls are counted by. Generations are not: whoever begins some for a call admits it here first."""
         ...
 
     @property

@@ -66,6 +66,8 @@ class FrontDoorStatus(msgspec.Struct, frozen=True, kw_only=True):
     known_blocks: int
     """Entries of the prefix index."""
     workers: tuple[WorkerSeen, ...]
+    known_names: int = 0
+    """Names of prefixes that other front doors are known to have sent."""
     ttft_accuracy: Accuracy = Accuracy()
     """How well the last first tokens were predicted."""
 

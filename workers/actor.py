@@ -65,7 +65,8 @@ class WorkerActor:
         await self._worker.wait()
 
     async def health(self) -> None:
-        """Answer, which is all there is to it: a worker that has failed has made `wait` raise."""
+        """Answer; raise what `wait` raises when the worker cannot go on."""
+        self._worker.check()
 
     async def status(self) -> bytes:
         """A `ProcessStatus`; callable once started."""

@@ -4,13 +4,13 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tercet import wire
 from tercet.clock import Clock
 from tercet.config import TransferConfig
 from tercet.ids import Epoch, RequestId
 from tercet.workers import events
-from tercet.workers.engine_thread import EngineThread
 from tercet.workers.hand_off import (
     Cancelled,
     Command,
@@ -23,8 +23,8 @@ from tercet.workers.hand_off import (
     Phase,
     Tick,
 )
-from tercet.workers.sources import FromSource, Sources, agent_name
-from tercet.workers.transfer import Pulled, PullFailed, PullJob, Transfer, TransferEvent
+from tercet.workers.sources import FromSource, agent_name
+from tercet.workers.transfer import Pulled, PullFailed, PullJob, TransferEvent
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,25 @@ SILENCE_LEASES = 3
 """A source that is alive but says nothing about a request for so many lease durations is given up."""
 
 Key = tuple[RequestId, Epoch]
+
+
+class Inbox(Protocol):
+    """Where the engine gets its commands from; an `EngineThread` is one."""
+
+    def post(self, *commands: events.Command) -> None: ...
+
+
+class Puller(Protocol):
+    """What copies KV; a `Transfer` is one."""
+
+    def pull(self, job: PullJob) -> None: ...
+
+
+class SourceLinks(Protocol):
+    """The links to those we pull from; `Sources` is one."""
+
+    def require(self, endpoint: wire.Endpoint) -> None: ...
+    def post(self, name: str, message: wire.Pull | wire.Renew | wire.Release) -> None: ...
 
 
 @dataclass(slots=True)
@@ -59,9 +78,9 @@ class Adoptions:
 
     def __init__(
         self,
-        engine: EngineThread,
-        transfer: Transfer,
-        sources: Sources,
+        engine: Inbox,
+        transfer: Puller,
+        sources: SourceLinks,
         config: TransferConfig,
         block_tokens: int,
         clock: Clock,

@@ -1,12 +1,15 @@
-"""What one step computes: chunks of sequences. Made by the scheduler, run by `forward`."""
+"""What one step computes, chunks of sequences, and what comes of one. Made by the scheduler, run by `forward`."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import msgspec
+
+from tercet.request import TokenLogprobs
 from tercet.workers.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """The next `tokens` tokens of a sequence, computed in one step."""
 
     sequence: Sequence
@@ -16,6 +19,13 @@ class Chunk:
     def completes(self) -> bool:
         """After it the next token can be drawn."""
         return self.tokens == self.sequence.remaining
+
+
+class Drawn(NamedTuple):
+    """A token; None when the model's logits are not numbers, and nothing can be drawn."""
+
+    token: int | None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(slots=True)

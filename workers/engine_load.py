@@ -1,12 +1,11 @@
 """An engine's figures at one moment, as the rest of the worker reports them."""
 
-from dataclasses import dataclass
+import msgspec
 
 from tercet.latency import Coefficients
 
 
-@dataclass(frozen=True, slots=True)
-class EngineLoad:
+class EngineLoad(msgspec.Struct, frozen=True):
     """The part of a `LoadReport` that the engine knows; the words mean what they mean there."""
 
     waiting: int

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tercet.clock import MonotonicClock
+from tercet.errors import TercetError
 from tercet.workers.engine import Engine
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Command, Event
@@ -21,6 +22,10 @@ UNDELIVERED_STEPS_MAX = 64
 
 T = TypeVar("T")
 Deliver = Callable[[list[Event]], None]
+
+
+class EngineStuck(TercetError):
+    """The thread does not come back from a step; nothing but the end of the process ends that."""
 
 
 class EngineThread:
@@ -48,6 +53,7 @@ class EngineThread:
         self._clock = MonotonicClock()
         self._load: EngineLoad | None = None
         self._load_s = 0.0
+        self._step_began_s: float | None = None
         self._thread = threading.Thread(target=self._main, name=f"engine {name}", daemon=True)
 
     async def start(self) -> Engine:
@@ -77,6 +83,15 @@ class EngineThread:
         assert self._load is not None, "not started"
         return self._load
 
+    def check_step(self, limit_s: float) -> None:
+        """Raises EngineStuck when the engine is in one step for longer than `limit_s`."""
+        began_s = self._step_began_s  # read once: the thread may end its step meanwhile
+        if began_s is not None and self._clock.now_s() - began_s > limit_s:
+            raise EngineStuck(
+                f"one step has taken more than {limit_s:g} s; if steps may take that long,"
+                " set a larger control.step_timeout_s or a smaller engine.step_tokens_max"
+            )
+
     # ---- the thread --------------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -102,9 +117,11 @@ class EngineThread:
                     return
                 commands = list(self._inbox)
                 self._inbox.clear()
+            self._step_began_s = self._clock.now_s()
             for command in commands:
                 engine.handle(command)
             events = engine.step() if engine.has_work else []
+            self._step_began_s = None
             self._look_at(engine)
             if events:
                 with self._changed:

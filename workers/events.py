@@ -4,7 +4,7 @@
 event, so that the server can put all of a step's events for one owner into one frame.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.request import RequestSpec, TokenLogprobs
@@ -13,8 +13,7 @@ from tercet.wire import Failed, Refused, Started, Tokens
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Own and run a request; with `hand_off` stop after the first token and keep its blocks until `Release`."""
 
     spec: RequestSpec
@@ -24,8 +23,7 @@ class Run:
     hand_off: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(msgspec.Struct, frozen=True):
     """Find cached blocks and allocate the rest for a request whose KV will be pulled; answered by `Reserved`."""
 
     spec: RequestSpec
@@ -34,8 +32,7 @@ class Reserve:
     output: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True):
     """The first `tokens` tokens' KV of a reserved request is here and verified."""
 
     request: RequestId
@@ -43,8 +40,7 @@ class Arrived:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """All KV arrived: own the request and decode on from `output`, whose last token has no KV yet."""
 
     request: RequestId
@@ -58,8 +54,7 @@ class Commit:
     """Of the tokens by which `output` is longer than what `Reserve` gave, as the source's `Held` had them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recompute:
+class Recompute(msgspec.Struct, frozen=True):
     """The pull failed: own the request and prefill here what has not arrived.
 
     `quarantine` names blocks of this request into which a transfer may still write; they are replaced by fresh ones and
@@ -71,8 +66,7 @@ class Recompute:
     quarantine: tuple[BlockId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Forget the request if its epoch is at most `epoch`, whatever its state; idempotent."""
 
     request: RequestId
@@ -80,23 +74,20 @@ class Drop:
     quarantine: tuple[BlockId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unquarantine:
+class Unquarantine(msgspec.Struct, frozen=True):
     """The transfer that could still write into these blocks has ended."""
 
     blocks: tuple[BlockId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """The destination has committed or given up: the blocks of a held request may go (they stay as prefix cache)."""
 
     request: RequestId
     epoch: Epoch
 
 
-@dataclass(frozen=True, slots=True)
-class DropOwner:
+class DropOwner(msgspec.Struct, frozen=True):
     """A front door is gone: forget everything it owned that is not held or reserved on another's behalf."""
 
     owner: str
@@ -107,16 +98,14 @@ Command = Run | Reserve | Arrived | Commit | Recompute | Drop | Unquarantine | R
 # ---- events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A wire message for the request's owner."""
 
     owner: str
     message: Started | Tokens | Refused | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(msgspec.Struct, frozen=True):
     """Answer to `Reserve`: `blocks` covers the prompt and given output; the first `held_blocks` need no pull."""
 
     request: RequestId
@@ -125,8 +114,7 @@ class Reserved:
     held_blocks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """More KV of a hand-off request is final: its blocks number `first…`, covering `tokens` tokens in all."""
 
     request: RequestId
@@ -137,8 +125,7 @@ class Published:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A hand-off request has its first token; everything is published and the blocks wait for `Release`."""
 
     request: RequestId
@@ -150,8 +137,7 @@ class Held:
     """Of the tokens drawn here, where the request asked for them; the destination repeats them with the tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The engine keeps nothing of this request any more (finished, dropped, refused or failed)."""
 
     request: RequestId

@@ -8,6 +8,8 @@ here: the blocks stay as prefix cache, and whoever owns the request is told.
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import (
     Commit,
@@ -30,16 +32,14 @@ FINISHED_MAX = 4096
 Key = tuple[RequestId, Epoch]
 
 
-@dataclass(frozen=True, slots=True)
-class ToReader:
+class ToReader(msgspec.Struct, frozen=True):
     """A message for the peer link named `reader`."""
 
     reader: str
     message: Ready | Commit | Gone
 
 
-@dataclass(frozen=True, slots=True)
-class ToOwner:
+class ToOwner(msgspec.Struct, frozen=True):
     """A message for the front door's session named `owner`."""
 
     owner: str

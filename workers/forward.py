@@ -4,10 +4,10 @@ The only place that calls the runner, and the place where time is measured. Chan
 """
 
 from tercet.clock import Clock
-from tercet.workers.batch import Chunk
+from tercet.workers.batch import Chunk, Drawn
 from tercet.workers.pace import Pace, StepContents
 from tercet.workers.runner import Runner, Slice
-from tercet.workers.sampler import Drawn, Sampler
+from tercet.workers.sampler import Sampler
 
 
 class Forward:

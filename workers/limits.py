@@ -43,7 +43,7 @@ class Limits:
         """Why this can never be served here, or None. `tokens` is the log the engine starts from."""
         if not spec.prompt:
             return "the prompt is empty"
-        if min(tokens) < 0 or max(tokens) >= self.vocab_size:
+        if self.unknown_token(tokens):
             return f"a token id is outside the vocabulary of {self.vocab_size}"
         if len(tokens) >= self.context_tokens_max:
             return f"{len(tokens)} tokens leave no room in a context of {self.context_tokens_max}"
@@ -55,6 +55,10 @@ class Limits:
         if not 0 <= spec.kv_ttl_s < math.inf:
             return "kv_ttl_s is out of range"
         return self._sampling_objection(spec.sampling)
+
+    def unknown_token(self, tokens: Sequence[int]) -> bool:
+        """Whether the model has no embedding for one of them."""
+        return min(tokens) < 0 or max(tokens) >= self.vocab_size
 
     def _sampling_objection(self, sampling: Sampling) -> str | None:
         finite = (

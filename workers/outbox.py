@@ -74,7 +74,7 @@ class Outbox:
             return
         sequence.published_blocks = upto
         blocks = tuple(sequence.blocks[first:upto])
-        generations = tuple(map(self._pool.generation, blocks))
+        generations = self._pool.generations(blocks)
         event = Published(sequence.id, sequence.epoch, first, blocks, generations, tokens)
         self._events.append(event)
 

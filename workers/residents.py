@@ -4,7 +4,10 @@ Every request that enters by `Run` or `Reserve` leaves by exactly one `Ended`. T
 meant for the life of the request that is here, or for an earlier or later one. Computes nothing.
 """
 
-from tercet.ids import BlockId, Epoch, RequestId
+from collections.abc import Callable
+
+from tercet.ids import BlockHash, BlockId, Epoch, RequestId
+from tercet.request import RequestSpec
 from tercet.wire import Usage
 from tercet.workers.events import (
     Arrived,
@@ -24,6 +27,13 @@ from tercet.workers.pace import Pace
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
 
+KnownHashes = Callable[[RequestSpec], list[BlockHash]]
+"""The hashes of a request's first blocks, as many as are known without computing them; a trace has them without tokens."""
+
+
+def none_known(spec: RequestSpec) -> list[BlockHash]:
+    return []
+
 
 class Residents:
     """Turns commands into changes of sequences; whoever computes tells it which of them `end` or `fail`."""
@@ -36,8 +46,10 @@ class Residents:
         pace: Pace,
         *,
         start_within_s: float,
+        known_hashes: KnownHashes = none_known,
     ) -> None:
         self._limits, self._scheduler = limits, scheduler
+        self._known_hashes = known_hashes
         self._start_within_s = start_within_s
         self._outbox, self._pace = outbox, pace
         self._sequences: dict[RequestId, Sequence] = {}
@@ -110,9 +122,10 @@ class Residents:
             epoch=command.epoch,
             owner=command.owner,
             arrival=self._arrivals,
-            tokens=[*command.spec.prompt, *command.output],
+            tokens=command.spec.prompt + list(command.output),
             hand_off=hand_off,
             known_output=len(command.output),
+            hashes=self._known_hashes(command.spec),
         )
         self._arrivals += 1
         if not self._make_way(sequence):

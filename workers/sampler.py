@@ -10,13 +10,13 @@ penalty needs is counted from the log, and randomness comes from `randomness`. K
 import math
 from collections import Counter
 from collections.abc import Sequence as Rows
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tercet.request import Sampling, TokenLogprobs
+from tercet.workers.batch import Drawn
 from tercet.workers.randomness import uniform
 from tercet.workers.sequence import Sequence
 
@@ -26,13 +26,6 @@ _NUCLEUS_HEAD = 1024
 
 _GROUP_ROWS = 8
 """Rows drawn together. Above some 2 MB a tensor is mapped anew for every operation: 64 rows at once took 21 ms, not 4.4."""
-
-
-class Drawn(NamedTuple):
-    """A token; None when the model's logits are not numbers, and nothing can be drawn."""
-
-    token: int | None
-    logprobs: TokenLogprobs | None = None
 
 
 class Sampler:

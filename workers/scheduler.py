@@ -42,10 +42,14 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """Decodes first, then prefills under way, then the queue in order, until tokens, places or blocks run out."""
-        batch, budget = Batch(), self._step_tokens_max
+        return self._fill(self.running, self._step_tokens_max)
+
+    def _fill(self, running: list[Sequence], budget: int) -> Batch:
+        """So many tokens of these running sequences and of the queue."""
+        batch = Batch()
         self._short_of_blocks = False
         for decoding in (True, False):
-            for sequence in [s for s in self.running if (s.remaining == 1) is decoding]:
+            for sequence in [s for s in running if (s.remaining == 1) is decoding]:
                 if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
                     chunk = Chunk(sequence, min(sequence.remaining, budget))
                     batch.chunks.append(chunk)
@@ -131,8 +135,16 @@ class Scheduler:
 
     def pending_prefill_tokens(self) -> int:
         """Tokens accepted but neither cached nor computed; for the queue, what was cached when they joined it."""
-        running = sum(s.remaining for s in self.running if s.remaining > 1)
-        return running + sum(s.remaining - s.hoped_tokens for s in self.waiting)
+        return self._pending(self.running)
+
+    def _pending(self, running: Iterable[Sequence]) -> int:
+        remaining = [s.remaining for s in running]
+        prefilling = sum(remaining) - remaining.count(1)
+        return prefilling + sum(s.remaining - s.hoped_tokens for s in self.waiting)
+
+    def context_tokens(self) -> int:
+        """Sum of the lengths of the running sequences."""
+        return sum(len(sequence.tokens) for sequence in self.running)
 
     def check_integrity(self) -> None:
         """Phases, queues and reference counts agree."""

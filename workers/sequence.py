@@ -61,10 +61,11 @@ class Sequence:
     """What the hand-off reported: the `pull…` fields only."""
     recomputed: bool = False
     preemptions: int = 0
+    hashes: list[BlockHash] = field(default_factory=list)
+    """Of leading blocks, as far as they were asked for, or known from the start."""
     prompt_tokens: int = field(init=False)
     plain: bool = field(init=False)
     """Greedy without any change of the logits: the sampler's fast path asks in every step."""
-    _hashes: list[BlockHash] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         sampling = self.spec.sampling
@@ -120,8 +121,8 @@ class Sequence:
         )
 
     def block_hashes(self, block_tokens: int) -> list[BlockHash]:
-        """The hashes of all full blocks of the log so far; each is computed once."""
-        hashes, tokens = self._hashes, self.tokens
+        """The hashes of all full blocks of the log so far, at least; each is computed once."""
+        hashes, tokens = self.hashes, self.tokens
         first = len(hashes) * block_tokens
         if first + block_tokens <= len(tokens):
             parent = hashes[-1] if hashes else self.spec.hash_domain.root()

@@ -12,6 +12,7 @@ from tercet.wire import (
     Failed,
     HandedOff,
     Hello,
+    Learned,
     LoadReport,
     Message,
     Refused,
@@ -19,10 +20,11 @@ from tercet.wire import (
     Submit,
     Tokens,
 )
+from tercet.workers.relay import Relay
 
 logger = logging.getLogger(__name__)
 
-ToFrontDoor = Started | Tokens | HandedOff | Refused | Failed | LoadReport
+ToFrontDoor = Started | Tokens | HandedOff | Refused | Failed | LoadReport | Learned
 
 
 class Orders(Protocol):
@@ -38,6 +40,7 @@ class Sessions:
     """All front doors that are connected. Used on the event loop only."""
 
     def __init__(self, orders: Orders) -> None:
+        self.relay = Relay()
         self._orders = orders
         self._links: dict[str, Link[Message]] = {}
         self._numbers = itertools.count(1)
@@ -49,12 +52,15 @@ class Sessions:
         """One session, to the end of its link; raises `PeerLost` then."""
         owner = f"{hello.sender}:{hello.incarnation}/{next(self._numbers)}"
         self._links[owner] = link
+        if hello.learns:
+            self.relay.join(owner)
         try:
             async for messages in link:
                 for message in messages:
                     self._take(owner, message)
         finally:
             del self._links[owner]
+            self.relay.leave(owner)
             self._orders.owner_lost(owner)
 
     def post(self, owner: str, message: ToFrontDoor) -> None:
@@ -67,15 +73,20 @@ class Sessions:
         except PeerLost as exc:
             logger.debug("nothing reaches %s any more: %s", owner, exc)  # `serve` is about to end
 
-    def broadcast(self, message: LoadReport) -> None:
+    def broadcast(self, report: LoadReport) -> None:
+        """Tell all, and each what the others have sent here since the last report."""
         for owner in self._links:
-            self.post(owner, message)
+            self.post(owner, report)
+        for owner, names in self.relay.take().items():
+            self.post(owner, Learned(names))
 
     def _take(self, owner: str, message: Message) -> None:
         match message:
             case Submit():
+                self.relay.note(owner, message.names)
                 self._orders.submit(owner, message)
             case Adopt():
+                self.relay.note(owner, message.names)
                 self._orders.adopt(owner, message)
             case Cancel():
                 self._orders.cancel(message)

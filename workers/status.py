@@ -29,3 +29,5 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """Hand-offs since the start that ended with their KV here; the others follow."""
     recomputed: int
     dropped: int
+    names_dropped: int
+    """Names of prefixes since the start that were too many to be passed on to other front doors."""

@@ -135,6 +135,7 @@ class Switchboard:
             leases=self.exports.leases,
             block_bytes=self._transfer.region.block_bytes,
             retained_blocks=load.retained_blocks,
+            front_doors=len(self.sessions.relay),
         )
 
     async def close(self) -> None:

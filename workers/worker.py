@@ -129,6 +129,11 @@ class Worker:
         assert self._over is not None, "not started"
         await asyncio.shield(self._over)
 
+    def check(self) -> None:
+        """Raises what `wait` raises when the worker cannot go on."""
+        if self._over is not None and self._over.done():
+            self._over.result()
+
     async def stop(self) -> None:
         """End links, tasks and threads; leaves nothing behind. Idempotent."""
         if self._beating is not None:
@@ -165,6 +170,7 @@ class Worker:
             committed=outcomes[Outcome.COMMITTED],
             recomputed=outcomes[Outcome.RECOMPUTED],
             dropped=outcomes[Outcome.DROPPED],
+            names_dropped=board.sessions.relay.names_dropped,
         )
 
     # ---- parts -------------------------------------------------------------------------------------------------------
@@ -231,6 +237,7 @@ class Worker:
     async def _beat(self, board: Switchboard) -> None:
         with self._failing_loudly():
             while True:
+                self._engine.check_step(self._config.control.step_timeout_s)
                 board.beat(self._role)
                 await asyncio.sleep(self._config.link.report_period_s)
 

@@ -112,8 +112,8 @@ class Door:
         return self._fill(now_s) if was_full else []
 
     def refused(self, worker: WorkerId, retry_after_s: float, now_s: float) -> None:
-        """The worker takes nothing for so long."""
-        self._closures.close(worker, retry_after_s, now_s)
+        """The worker has so much to do. It is asked again when that is little enough, not when it is idle."""
+        self._closures.close(worker, retry_after_s - self._rules.ahead_s, now_s)
 
     def news(self, worker: WorkerId, now_s: float) -> list[Verdict]:
         """Something is known of the worker that may let it begin with one more: it has reported."""

@@ -1,7 +1,9 @@
 """A request at the door: what it wants, since when, and for which worker it is meant to wait."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from tercet.ids import RequestId, WorkerId
 from tercet.router.errand import Errand
@@ -86,7 +88,7 @@ class Ticket:
         if output_tokens > self.output_tokens:
             passed_s = now_s - self.entered_s
             self.entered_s, self.give_up_s = now_s, self.give_up_s + passed_s
-            self.rank = replace(self.rank, due_s=self.rank.due_s + passed_s)
+            self.rank = structs.replace(self.rank, due_s=self.rank.due_s + passed_s)
         self.output_tokens, self.exclude = output_tokens, exclude
 
     def ask(self, now_s: float) -> Ask:

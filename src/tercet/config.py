@@ -14,6 +14,7 @@ Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Milliseconds = Annotated[float, Meta(gt=0)]
+Rate = Annotated[float, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -149,6 +150,52 @@ class LinkConfig(Section, frozen=True, kw_only=True):
     tls: TlsConfig | None = None
 
 
+class RateLimits(Section, frozen=True, kw_only=True):
+    """How much one front door lets in; several front doors let in as many times that much."""
+
+    requests_per_s: Rate = 0.0
+    """Calls; 0 is no limit."""
+    tokens_per_s: Rate = 0.0
+    """Prompt tokens when a call comes, output tokens as they are generated; 0 is no limit."""
+    burst_s: Seconds = 10.0
+    """So many seconds' worth may come at once."""
+
+
+class TenantLimits(Section, frozen=True, kw_only=True):
+    """One tenant's own limits; what is left out is as in `each_tenant`."""
+
+    requests_per_s: Rate | None = None
+    tokens_per_s: Rate | None = None
+    burst_s: Seconds | None = None
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+    """Its share of a full cluster, beside the 1 of tenants without a section of their own."""
+
+
+class LimitsConfig(Section, frozen=True, kw_only=True):
+    """Rate limits, answered with 429 and Retry-After. Clients name their tenant by `x-tenant-id`."""
+
+    each_tenant: RateLimits = RateLimits()
+    """For every tenant; calls without a name are one tenant together."""
+    tenants: dict[str, TenantLimits] = {}
+    """By name; `""` is calls without one."""
+    models: dict[str, RateLimits] = {}
+    """By the name clients use; for all tenants together."""
+
+    def of_tenant(self, name: str) -> RateLimits:
+        """What holds for one tenant."""
+        own = self.tenants.get(name, TenantLimits())
+        given = {
+            key: value
+            for key in RateLimits.__struct_fields__
+            if (value := getattr(own, key)) is not None
+        }
+        return msgspec.structs.replace(self.each_tenant, **given)
+
+    def weight(self, tenant: str) -> float:
+        """Its share, in fair queueing."""
+        return self.tenants[tenant].weight if tenant in self.tenants else 1.0
+
+
 class FrontDoorConfig(Section, frozen=True, kw_only=True):
     """HTTP and gRPC entrance."""
 
@@ -163,6 +210,7 @@ class FrontDoorConfig(Section, frozen=True, kw_only=True):
     """Requests waiting at one front door; the next one gets 429 with Retry-After."""
     queue_wait_s_max: Seconds = 30.0
     body_bytes_max: Positive = 8 * 2**20
+    limits: LimitsConfig = LimitsConfig()
     cpus: Annotated[float, Meta(ge=0)] = 0.5
 
 
@@ -182,6 +230,9 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """Delay before the second restart in a row; doubles up to `restart_backoff_s_max`."""
     restart_backoff_s_max: Seconds = 30.0
     start_timeout_s: Seconds = 300.0
+    step_timeout_s: Seconds = 60.0
+    """A worker whose engine sits in one step for longer gives up and is replaced. Raise it where steps are that slow (a large
+    model on a CPU); lower it where they take milliseconds and no client should wait a minute for a hung one."""
 
 
 class ClusterConfig(Section, frozen=True, kw_only=True):

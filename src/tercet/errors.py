@@ -2,12 +2,14 @@
 
 TercetError
 ├── ConfigError          fix the file: it carries path, line, reason and the nearest valid key
+├── OptionError          ask for something else: it carries the option, the reason and what to do
 ├── TraceError           fix the trace or name another one: it carries file, line, field and reason
 ├── RequestError         the client's fault; retrying the same request is pointless
 │   ├── InvalidRequest   a field is wrong: carries the field and the reason
 │   └── UnknownModel     no such model here: carries the names there are
 ├── Unavailable          ours, and passing: carries when to retry
 │   ├── Overloaded       every place in the queue is taken
+│   │   └── RateLimited  this tenant, or everybody, has sent as much as the limits allow
 │   └── NoWorkers        no worker is ready for this
 ├── RequestFailed        ours: the replay budget is spent; carries the last cause
 │   └── DeadlineExceeded the client's own deadline passed before the request finished
@@ -31,6 +33,14 @@ class ConfigError(TercetError):
         at = f" at {path}" if path else ""
         super().__init__(f"{where}: {reason}{at}" + (f" ({hint})" if hint else ""))
         self.file, self.line, self.path, self.reason, self.hint = file, line, path, reason, hint
+
+
+class OptionError(TercetError):
+    """What was asked for beside the cluster file cannot be done; `option` is what is typed to ask for it."""
+
+    def __init__(self, option: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"{option}: {reason}" + (f" ({hint})" if hint else ""))
+        self.option, self.reason, self.hint = option, reason, hint
 
 
 class TraceError(TercetError):
@@ -71,6 +81,10 @@ class Unavailable(TercetError):
 
 class Overloaded(Unavailable):
     """The bounded queue is full."""
+
+
+class RateLimited(Overloaded):
+    """A limit of requests or tokens a second is reached; there may be room for others."""
 
 
 class NoWorkers(Unavailable):

@@ -15,6 +15,8 @@ from tercet.role import Role
 
 PROTOCOL_VERSION = 1
 """Raised with every change that an older process would misread."""
+NAME_BYTES = 8
+"""Of the name of one prompt prefix in `Submit.names`, `Adopt.names` and `Learned.names`; names follow each other."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, omit_defaults=True):
@@ -37,6 +39,8 @@ class Hello(Message, frozen=True):
     """KV compatibility key of a connecting worker (see `workers.compat`); empty from a front door."""
     agent: bytes = b""
     """The sender's NIXL agent metadata on a peer link; empty from a front door."""
+    learns: bool = False
+    """A front door that reads `Learned`."""
 
 
 class Welcome(Message, frozen=True):
@@ -99,6 +103,8 @@ class Submit(Message, frozen=True):
     output: list[int] = []
     """Tokens generated so far by earlier owners."""
     hand_off: bool = False
+    names: bytes = b""
+    """Of the prompt's prefixes, for the other front doors; empty unless the worker reports several `front_doors`."""
 
 
 class Adopt(Message, frozen=True):
@@ -108,6 +114,8 @@ class Adopt(Message, frozen=True):
     epoch: Epoch
     source: Endpoint
     output: list[int] = []
+    names: bytes = b""
+    """As in `Submit`."""
 
 
 class Cancel(Message, frozen=True):
@@ -224,6 +232,14 @@ class LoadReport(Message, frozen=True):
     """KV of one block: how much of `pull_bytes` a token is."""
     retained_blocks: int = 0
     """Cached blocks that requests have asked to keep, referenced or not."""
+    front_doors: int = 0
+    """Connected front doors that learn from each other; while there are several, orders carry names."""
+
+
+class Learned(Message, frozen=True):
+    """Names of prefixes that other front doors have sent to this worker since its last report, newest order first."""
+
+    names: bytes
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +256,7 @@ class LoadFigures(LoadReport, frozen=True, array_like=False, tag=False, omit_def
 
 
 WorkerMessage = (
-    Welcome | Refuse | Ping | Started | Tokens | HandedOff | Refused | Failed | LoadReport
+    Welcome | Refuse | Ping | Started | Tokens | HandedOff | Refused | Failed | LoadReport | Learned
 )
 
 # ---- destination -> source -------------------------------------------------------------------------------------------

@@ -40,6 +40,16 @@ router: {{local_prefill_tokens_max: 16}}
 transfer: {{net_devices: lo}}
 front_door: {{http_port: {http_port}, grpc_port: 0, cpus: 0.1}}
 """
+PLACES = """\
+import sys
+from pathlib import Path
+from tercet.cluster.ray_places import reserved
+from tercet.cluster.ray_runtime import RayRuntime
+
+runtime = RayRuntime.attach(sys.argv[1], Path(sys.argv[2]))
+print(*reserved("tercet-worker:"))
+runtime.stop()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +112,8 @@ class Served:
     environment: dict[str, str]
     server: "subprocess.Popen[bytes]"
     record: RunRecord
+    log: Path
+    """What it prints."""
 
     @property
     def url(self) -> str:
@@ -129,6 +141,12 @@ class Served:
             assert time.monotonic() < deadline_s, msgspec.json.encode(now).decode()
             time.sleep(POLL_S)
         return now
+
+    def places(self) -> set[str]:
+        """The placement groups Ray keeps for workers, by name."""
+        record = self.record
+        command = [sys.executable, "-c", PLACES, record.address, record.ray_token]
+        return set(subprocess.check_output(command, env=self.environment, text=True).split())
 
     def complete(self, prompt: str, max_tokens: int = 8) -> str:
         """The greedy completion, over HTTP."""
@@ -188,7 +206,8 @@ def served(
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Served(file, environment, server, _ready(server, RunBook(run_dir), log))
+        record = _ready(server, RunBook(run_dir), log)
+        yield Served(file, environment, server, record, log)
     finally:
         if server.poll() is None:
             end(server)

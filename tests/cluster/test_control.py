@@ -26,6 +26,11 @@ def seat(status: ClusterStatus, worker: str) -> WorkerReport:
     return {w.worker: w for w in status.workers}[WorkerId(worker)]
 
 
+def places(status: ClusterStatus) -> set[str]:
+    """The placement groups there should be: one for each worker that lives, and no other."""
+    return {f"tercet-worker:test:{w.worker}:{w.incarnation}" for w in status.workers}
+
+
 def pid_of(status: ClusterStatus, worker: str) -> int:
     figures = seat(status, worker).figures
     assert figures is not None, f"{worker} gave no figures"
@@ -48,6 +53,7 @@ def test_status_names_every_worker_and_every_front_door(served):
     assert [w.worker for w in status.workers] == ["prefill-0", "decode-0", "decode-1"]
     assert all(w.phase is Phase.UP and w.restarts == 0 for w in status.workers)
     assert [door.workers for door in status.front_doors] == [3]
+    assert served.places() == places(status)
     shown = served.tercet("status")
     assert shown.returncode == 0
     assert all(name in shown.stdout for name in ("prefill-0", "decode-0", "decode-1", "127.0.0.1"))
@@ -111,6 +117,8 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_request_notices(
     assert seat(after, worker).restarts == 1
     others = {w.worker: w.incarnation for w in before.workers if w.worker != worker}
     assert others == {w.worker: w.incarnation for w in after.workers if w.worker != worker}
+    assert served.places() == places(after)
+    assert "raylet" not in served.log.read_text(), "the status says what was lost, and why"
 
 
 def test_losing_the_controller_stops_no_request_and_no_worker(served, expected):
@@ -122,7 +130,17 @@ def test_losing_the_controller_stops_no_request_and_no_worker(served, expected):
     assert after.membership_version > before.membership_version
     lives = [(w.worker, w.incarnation) for w in after.workers]
     assert lives == [(w.worker, w.incarnation) for w in before.workers]
+    assert served.places() == places(after)
     assert served.complete(LONG, 16) == expected
+
+
+def test_a_worker_lost_together_with_the_controller_is_replaced_and_its_place_is_free(served):
+    before = served.status()
+    os.kill(before.controller_pid, signal.SIGKILL)
+    os.kill(pid_of(before, "decode-0"), signal.SIGKILL)
+    after = served.until(lambda s: s.ready and s.controller_pid != before.controller_pid)
+    assert seat(after, "decode-0").incarnation != seat(before, "decode-0").incarnation
+    assert served.places() == places(after)
 
 
 def test_a_second_server_of_the_same_name_is_refused(served):

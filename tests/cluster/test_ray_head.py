@@ -43,9 +43,11 @@ class Head:
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
-    def actors(self) -> str:
-        """A table of the living actors, with their names."""
-        return self.run("ray", "list", "actors", "--address", self.dashboard, "-f", "state=ALIVE")
+    def left(self) -> str:
+        """Tables of the living actors and the placement groups, with their names."""
+        listing = ("--address", self.dashboard, "-f")
+        actors = self.run("ray", "list", "actors", *listing, "state=ALIVE")
+        return actors + self.run("ray", "list", "placement-groups", *listing, "state!=REMOVED")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,7 @@ def ready(http_port: int) -> bool:
 
 def complete(http_port: int) -> str:
     body = {"model": "tiny", "prompt": "Once upon a time, long ago, there was", "max_tokens": 4}
+    body["ignore_eos"] = True  # one random token in 257 would end it
     url = f"http://127.0.0.1:{http_port}/v1/completions"
     reply = httpx.post(url, json=body, timeout=60)
     assert reply.status_code == 200, reply.text
@@ -130,9 +133,10 @@ def test_serve_deploy_brings_up_the_whole_cluster_and_down_ends_it(
     head.run("serve", "deploy", "-a", head.dashboard, str(serve_file))
     until(lambda: ready(port))
     assert complete(port) == "length"
-    assert "tercet-controller:deployed" in head.actors()
+    assert "tercet-controller:deployed" in head.left()
+    assert head.left().count("tercet-worker:deployed:decode-1:") == 2, "the actor and its group"
     assert "has ended" in head.run("tercet", "down", "--address", head.address)
-    assert "tercet" not in head.actors()
+    assert "tercet" not in head.left()
     said = head.run("tercet", "status", "--address", head.address, fails=True)
     assert "runs no cluster of ours" in said
 
@@ -146,7 +150,7 @@ def test_a_job_serves_as_long_as_it_runs(head, write_cluster_file):
     )
     assert f"ready: http://127.0.0.1:{port}/v1" in log
     assert log.rindex("ended") > log.index("stopping the workers")
-    assert "tercet" not in head.actors()
+    assert "tercet" not in head.left()
 
 
 def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, tmp_path):
@@ -166,4 +170,4 @@ def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, 
         if server.poll() is None:
             server.kill()
             server.wait()
-    assert "tercet" not in head.actors()
+    assert "tercet" not in head.left()

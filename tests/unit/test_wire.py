@@ -29,14 +29,15 @@ REQUEST, EPOCH, BLOCKS = RequestId("req-1"), Epoch(3), [BlockId(4), BlockId(9)]
 
 SAMPLES: list[Message] = [
     wire.Hello(1, "lab", "decode-1", Incarnation("a"), Incarnation("b"), "llama/16", b"\x00agent"),
+    wire.Hello(1, "lab", "door-1", Incarnation("a"), Incarnation("b"), learns=True),
     wire.Welcome(1, WorkerId("prefill-0"), Incarnation("b")),
     wire.Welcome(
         1, WorkerId("prefill-0"), Incarnation("b"), wire.KvRegion(b"n", 2**47, 40960, 64, 2**46)
     ),
     wire.Refuse("another cluster"),
     wire.Ping(),
-    wire.Submit(SPEC, EPOCH, [7, 8], hand_off=True),
-    wire.Adopt(SPEC, EPOCH, SOURCE, [7]),
+    wire.Submit(SPEC, EPOCH, [7, 8], hand_off=True, names=b"prefix-1"),
+    wire.Adopt(SPEC, EPOCH, SOURCE, [7], b"prefix-1"),
     wire.Cancel(REQUEST, EPOCH),
     wire.Started(REQUEST, EPOCH),
     wire.Tokens(REQUEST, EPOCH, 2, [5, 6]),
@@ -53,6 +54,8 @@ SAMPLES: list[Message] = [
     wire.Refused(REQUEST, EPOCH, "queue full", 0.5),
     wire.Failed(REQUEST, EPOCH, "prompt too long", retryable=False),
     wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, decode_coefficients=(1e-3, 1e-5, 0.0)),
+    wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3),
+    wire.Learned(b"prefix-1prefix-2"),
     wire.Pull(REQUEST, EPOCH, 2),
     wire.Renew([(REQUEST, EPOCH), (RequestId("req-2"), Epoch(0))]),
     wire.Release(REQUEST, EPOCH, committed=True),
@@ -70,7 +73,9 @@ UNIONS: dict[str, types.UnionType] = {
 
 
 def test_there_is_a_sample_of_every_message() -> None:
-    assert {type(sample) for sample in SAMPLES} == set(Message.__subclasses__())
+    assert {type(sample) for sample in SAMPLES} == {
+        kind for kind in Message.__subclasses__() if kind.__module__ == wire.__name__
+    }
 
 
 @pytest.mark.parametrize("union", UNIONS.values(), ids=list(UNIONS))
@@ -112,6 +117,55 @@ def test_a_longer_message_of_a_newer_process_is_still_read() -> None:
     # Fields are only ever added at the end; what an older process does not know, it skips.
     newer = msgspec.msgpack.encode(["Cancel", "req-1", 3, "because"])
     assert msgspec.msgpack.decode(newer, type=wire.FrontDoorMessage) == wire.Cancel(REQUEST, EPOCH)
+
+
+class OlderSubmit(Message, frozen=True, tag="Submit"):
+    """As it was before it had names."""
+
+    spec: RequestSpec
+    epoch: Epoch
+    output: list[int]
+    hand_off: bool = False
+
+
+class OlderHello(Message, frozen=True, tag="Hello"):
+    """As it was before front doors learned."""
+
+    protocol: int
+    cluster: str
+    sender: str
+    incarnation: Incarnation
+    expects: Incarnation
+    compat: str = ""
+    agent: bytes = b""
+
+
+def test_orders_are_read_by_a_worker_that_is_older_or_newer() -> None:
+    older = msgspec.msgpack.encode(OlderSubmit(SPEC, EPOCH, [7], hand_off=True))
+    newer = msgspec.msgpack.encode(wire.Submit(SPEC, EPOCH, [7], hand_off=True, names=b"prefix-1"))
+    assert msgspec.msgpack.decode(newer, type=OlderSubmit) == OlderSubmit(
+        SPEC, EPOCH, [7], hand_off=True
+    )
+    assert msgspec.msgpack.decode(older, type=wire.FrontDoorMessage) == wire.Submit(
+        SPEC, EPOCH, [7], hand_off=True
+    )
+
+
+def test_a_front_door_learns_only_if_it_says_so_and_an_older_worker_does_not_mind() -> None:
+    named = (1, "lab", "door-1", Incarnation("a"), Incarnation("b"))
+    older = msgspec.msgpack.encode(OlderHello(*named))
+    newer = msgspec.msgpack.encode(wire.Hello(*named, learns=True))
+    assert msgspec.msgpack.decode(newer, type=OlderHello) == OlderHello(*named)
+    hello = msgspec.msgpack.decode(older, type=wire.Hello)
+    assert (hello, hello.learns) == (wire.Hello(*named), False)
+
+
+def test_an_older_worker_reports_no_front_doors() -> None:
+    report = wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3)
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(report))
+    assert fields[-1] == 3
+    older = msgspec.msgpack.encode(fields[:-1])
+    assert msgspec.msgpack.decode(older, type=wire.LoadReport).front_doors == 0
 
 
 def test_one_token_costs_few_bytes() -> None:

@@ -1,14 +1,14 @@
 """The blocks of one request on their way here: which are wanted, offered, and here. Knows no messages and no time."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import Ready
 from tercet.workers.transfer.base import JobId, PullJob
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """A block of the source that holds final KV, as long as its generation word is this one."""
 
     block: BlockId

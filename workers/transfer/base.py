@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import KvRegion
 
@@ -40,8 +42,7 @@ class Memory:
     """CUDA device of the blocks, or `HOST`."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullJob:
+class PullJob(msgspec.Struct, frozen=True):
     """Copy `remote_blocks[i]` of `peer` into `local_blocks[i]`; valid only while its word is `generations[i]`."""
 
     id: JobId
@@ -55,8 +56,7 @@ class PullJob:
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(msgspec.Struct, frozen=True):
     """The blocks are here and are what was published."""
 
     job: JobId
@@ -65,8 +65,7 @@ class Pulled:
     """From the first post to the last check."""
 
 
-@dataclass(frozen=True, slots=True)
-class PullFailed:
+class PullFailed(msgspec.Struct, frozen=True):
     """Nothing of this job may be used. `in_flight`: its local blocks may still be written until `Settled`."""
 
     job: JobId
@@ -74,8 +73,7 @@ class PullFailed:
     in_flight: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Follows a `PullFailed` that was in flight: nothing writes into the job's local blocks any more."""
 
     job: JobId

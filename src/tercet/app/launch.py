@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException
 from tercet.app.application import application
 from tercet.app.control import ensure_controller
 from tercet.app.ports import with_free_ports
+from tercet.cluster.belongings import sign
 from tercet.cluster.placement import cpus_wanted
 from tercet.cluster.process_tree import process
 from tercet.cluster.ray_control import ControllerHandle
@@ -101,6 +102,8 @@ def launch(
         killed: list[str] = []
         stack.callback(lambda: killed.extend(runtime.stop()))
         stack.callback(shutil.rmtree, run_dir(config.name), ignore_errors=True)
+        if runtime.owned:
+            sign(run_dir(config.name))
         config = _with_http_port(config)
         report("starting the controller")
         controller = ensure_controller(config)

@@ -5,38 +5,36 @@ Exit codes: 0 done; 1 it did not work, or the cluster is not ready; 2 the input 
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from tercet import config_file
-from tercet.cli.finding import NotFound, find
+from tercet import __version__, config_file
+from tercet.cli.complaints import complain, told
+from tercet.cli.finding import find
 from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
+from tercet.cli.simulate import simulate
 from tercet.cli.status_tables import status_tables
 from tercet.cli.story import story
 from tercet.cli.why import ask_doors
 from tercet.cluster.run_record import RunBook
 from tercet.config import ClusterConfig
 from tercet.demo import run_demo
-from tercet.errors import ConfigError, TercetError
 from tercet.router.policies import POLICIES
 
 app = typer.Typer(
     name="tercet",
-    help="Serves large language models from prefill and decode pools on Ray.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Look at cluster files.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.command()(simulate)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The cluster file.")]
 Name = Annotated[
@@ -53,6 +51,22 @@ RunDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tercet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Serves large language models from prefill and decode pools on Ray."""
+
+
 @app.command()
 def serve(
     file: File,
@@ -66,7 +80,7 @@ def serve(
 
     Ray is started on this machine, unless --address names a Ray cluster that runs.
     """
-    with _told():
+    with told():
         config = _read(file)
         start = serve_detached if detach else serve_here
         start(config, file, address, RunBook(run_dir), Console())
@@ -77,7 +91,7 @@ def status(
     name: Name = "", address: Address = "", as_json: AsJson = False, run_dir: RunDir = None
 ) -> None:
     """Show pools, workers, load, requests in flight and hand-offs. Exit code 1 while not everything is up."""
-    with _told():
+    with told():
         with find(name, address, RunBook(run_dir)) as controller:
             now = controller.status()
         if as_json:
@@ -102,7 +116,7 @@ def why(
     run_dir: RunDir = None,
 ) -> None:
     """Tell why a request went where it went, how long it took and what was predicted."""
-    with _told():
+    with told():
         with find(name, address, RunBook(run_dir)) as controller:
             doors = controller.status().front_doors
         answers = ask_doors(doors, request)
@@ -111,13 +125,13 @@ def why(
         else:
             Console().print(*(part for one in answers.known for part in story(one)), sep="\n")
         for silent in answers.silent:
-            _complain(f"a front door did not answer, {silent}")
+            complain(f"a front door did not answer, {silent}")
 
 
 @app.command()
 def down(name: Name = "", address: Address = "", run_dir: RunDir = None) -> None:
     """End a cluster: requests in flight may finish first, for a few seconds."""
-    with _told():
+    with told():
         end_cluster(name, address, RunBook(run_dir), Console())
 
 
@@ -132,14 +146,14 @@ def demo(
     run_dir: RunDir = None,
 ) -> None:
     """Start a prefill/decode cluster on this machine, send it a few prompts, and show what it did."""
-    with _told():
+    with told():
         run_demo(_read(file), RunBook(run_dir), Console(), keep=keep)
 
 
 @config_app.command("check")
 def config_check(file: Path) -> None:
     """Read a cluster file; refuse it with the line and the reason, or say what it asks for."""
-    with _told():
+    with told():
         config = _read(file)
     pools = config.pools
     print(
@@ -161,23 +175,6 @@ def _read(file: Path) -> ClusterConfig:
 
 def _has_known_policy(config: ClusterConfig) -> None:
     POLICIES.options(config.router.policy, config.router.policy_options)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors that are ours become one line and an exit code; anything else is a bug and shows its traceback."""
-    try:
-        yield
-    except (ConfigError, NotFound) as exc:
-        _complain(exc)
-        raise typer.Exit(2) from exc
-    except (TercetError, ConnectionError) as exc:
-        _complain(exc)
-        raise typer.Exit(1) from exc
-
-
-def _complain(error: Exception | str) -> None:
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from tercet.cli.plain_table import plain_table
 from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
+from tercet.router.freeness import FreenessReason
 from tercet.router.note import ChoiceNote
 from tercet.router.record import Outcome, RequestRecord
 from tercet.router.split import SplitReason
@@ -21,12 +22,15 @@ SPLIT_WORDS: dict[str, str] = {
     SplitReason.APART: "by the prefill pool, then handed off",
 }
 CHOICE_WORDS: dict[str, str] = {
-    PairReason.AFFINITY: "it has usefully more of the prompt cached than the other of its pair, and is in time",
+    PairReason.AFFINITY: "it has usefully more of it cached, and that is worth its load",
     PairReason.BALANCE: "neither of its pair has usefully more cached, and it is earlier or less loaded",
     PairReason.SWITCH: "the other of its pair has more cached, but is too slow, too full or too busy",
     PairReason.ALONE: "it is the only one of its pair that could be asked",
     PairReason.ESCAPE: "neither of its pair would do, and it is the best of all",
     Detour.DRAWN: "it was idle while the request waited for another one, and begins with it sooner",
+    FreenessReason.FREER: "nobody compared has more of it cached, and it has more room to go on decoding",
+    FreenessReason.CROWDED: "another one has more of it cached, but is fuller than that is worth",
+    FreenessReason.FULL: "nobody has room, and it is the best of all",
     Detour.EARLIEST: "the one chosen first would have been too late, and it is the earliest of all",
 }
 LOWEST_COST = "it costs least"
@@ -82,8 +86,9 @@ def _lines(record: RequestRecord) -> Iterator[tuple[float | None, str, str]]:
 
 def _admitted(record: RequestRecord) -> str:
     session = f", session {record.session!r}" if record.session else ""
+    tenant = f", tenant {record.tenant!r}" if record.tenant else ""
     priority = f", priority {record.priority}" if record.priority else ""
-    return f"{record.prompt_tokens} prompt tokens{session}{priority}"
+    return f"{record.prompt_tokens} prompt tokens{tenant}{session}{priority}"
 
 
 def _waited(record: RequestRecord) -> str:

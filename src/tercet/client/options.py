@@ -40,13 +40,14 @@ class Options(TypedDict, total=False):
     """For `cancel`; one call at a time may use it."""
     cache_salt: str
     session: str
+    tenant: str
     kv_ttl_s: float
     template_options: Mapping[str, str | float | bool | None]
 
 
 SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 REQUEST_FIELDS = frozenset(
-    {"model", "n", "priority", "request_id", "cache_salt", "session", "kv_ttl_s"}
+    {"model", "n", "priority", "request_id", "cache_salt", "session", "tenant", "kv_ttl_s"}
 )
 
 

@@ -10,6 +10,7 @@ from tercet.errors import (
     InvalidRequest,
     NoWorkers,
     Overloaded,
+    RateLimited,
     RequestFailed,
     TercetError,
     Unavailable,
@@ -41,7 +42,8 @@ def error_of(failure: RpcFailure, model: str) -> TercetError:
         case grpc.StatusCode.NOT_FOUND if "tercet-models" in metadata:
             return UnknownModel(model, metadata["tercet-models"].split(","))
         case grpc.StatusCode.RESOURCE_EXHAUSTED if ours:
-            return Overloaded(reason, retry_after_s)
+            limited = metadata.get("tercet-code") == "rate_limited"
+            return (RateLimited if limited else Overloaded)(reason, retry_after_s)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return InvalidRequest("", text)  # grpc's own: the message is too large
         case grpc.StatusCode.UNAVAILABLE if ours:

@@ -87,4 +87,12 @@ def _ports(config: ClusterConfig) -> Iterator[Contradiction]:
         yield Contradiction(("front_door", "grpc_port"), reason)
 
 
-_CHECKS: tuple[Check, ...] = (_pools, _engines, _durations, _ports)
+def _limits(config: ClusterConfig) -> Iterator[Contradiction]:
+    for name in config.front_door.limits.models:
+        if name != config.model.name:
+            reason = f"no model {name!r} is served here"
+            hint = f"this cluster serves `{config.model.name}`"
+            yield Contradiction(("front_door", "limits", "models", name), reason, hint)
+
+
+_CHECKS: tuple[Check, ...] = (_pools, _engines, _durations, _ports, _limits)

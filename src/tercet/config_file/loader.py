@@ -15,10 +15,10 @@ Check = Callable[[ClusterConfig], object]
 """Raises ConfigError with the path of a value that only its user can judge; file and line are added here."""
 
 
-def load(path: Path, *checks: Check) -> ClusterConfig:
+def load(path: Path, *checks: Check, elsewhere: bool = False) -> ClusterConfig:
     """Reads and checks a cluster file; the result's paths are absolute and its model has a name.
 
-    Raises ConfigError for the first thing that is wrong.
+    Raises ConfigError for the first thing that is wrong. The files it names must be there, unless they are `elsewhere`.
     """
     document = Document(str(path), _text(path))
     if document.value is None:
@@ -27,7 +27,7 @@ def load(path: Path, *checks: Check) -> ClusterConfig:
         config = msgspec.convert(document.value, ClusterConfig)
     except msgspec.ValidationError as exc:
         raise refusal(document, exc) from exc
-    config = _resolve(config, document, path.absolute().parent)
+    config = _resolve(config, document, path.absolute().parent, elsewhere)
     for place, reason, hint in contradictions(config):
         raise document.refuse(place, reason, hint)
     for check in checks:
@@ -49,15 +49,17 @@ def _text(path: Path) -> str:
         raise ConfigError(str(path), 0, "", f"cannot be read: {reason}") from exc
 
 
-def _resolve(config: ClusterConfig, document: Document, folder: Path) -> ClusterConfig:
-    """Relative paths count from the file's folder, and what they name must be there.
+def _resolve(
+    config: ClusterConfig, document: Document, folder: Path, elsewhere: bool
+) -> ClusterConfig:
+    """Relative paths count from the file's folder, and what they name must be there, unless it is `elsewhere`.
 
     Symbolic links are left alone: a checkpoint's files may be links into a cache elsewhere.
     """
 
     def existing(place: Place, value: str, what: str, inside: str = "") -> str:
         found = folder / Path(value).expanduser()
-        if not (found / inside).is_file():
+        if not (elsewhere or (found / inside).is_file()):
             raise document.refuse(place, f"no {what}: {found / inside} does not exist")
         return str(found)
 

@@ -19,6 +19,7 @@ _WORDS = {
     "array": "a list",
     "null": "nothing",
     "object | null": "a section",
+    "float | null": "a number",
 }
 """msgspec's names of types, in words."""
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tercet/pb/tercet.proto\x12\ttercet.v1\x1a\x1cgoogle/protobuf/struct.proto\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"k\n\x0c\x43hatMessages\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.tercet.v1.ChatMessage\x12\x31\n\x10template_options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xea\x04\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x36\n\nlogit_bias\x18\t \x03(\x0b\x32\".tercet.v1.Sampling.LogitBiasEntry\x12\x11\n\x04seed\x18\n \x01(\x04H\x08\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nmin_tokens\x18\x0c \x01(\rH\t\x88\x01\x01\x12\x17\n\nignore_eos\x18\r \x01(\x08H\n\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\x0b\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eosB\x0b\n\t_logprobs\"\xa7\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x17.tercet.v1.ChatMessagesH\x00\x12%\n\x06tokens\x18\x04 \x01(\x0b\x32\x13.tercet.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.tercet.v1.Sampling\x12\t\n\x01n\x18\x06 \x01(\r\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x0f\n\x07session\x18\x0b \x01(\t\x12\x10\n\x08kv_ttl_s\x18\x0c \x01(\x01\x42\x08\n\x06prompt\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"n\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0btext_offset\x18\x02 \x01(\r\x12\x14\n\x07logprob\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\"\n\x03top\x18\x04 \x03(\x0b\x32\x15.tercet.v1.TopLogprobB\n\n\x08_logprob\"w\n\x05\x44\x65lta\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12 \n\x06tokens\x18\x03 \x03(\x0b\x32\x10.tercet.v1.Token\x12.\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x17.tercet.v1.FinishReason\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\xaf\x01\n\x05Route\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x16\n\x0eprefill_worker\x18\x02 \x01(\t\x12\x15\n\rdecode_worker\x18\x03 \x01(\t\x12\x14\n\x0cpulled_bytes\x18\x04 \x01(\x04\x12\x14\n\x07ttft_ms\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06itl_ms\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07replays\x18\x07 \x01(\rB\n\n\x08_ttft_msB\t\n\x07_itl_ms\"J\n\x05\x46inal\x12\x1f\n\x05usage\x18\x01 \x01(\x0b\x32\x10.tercet.v1.Usage\x12 \n\x06routes\x18\x02 \x03(\x0b\x32\x10.tercet.v1.Route\"f\n\rGenerateChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x10.tercet.v1.Delta\x12\x1f\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x10.tercet.v1.Final\"y\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12!\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x10.tercet.v1.Delta\x12\x1f\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x10.tercet.v1.Final\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1f\n\x0e\x43\x61ncelResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"&\n\x0f\x45xplainResponse\x12\x13\n\x0b\x65xplanation\x18\x01 \x01(\t\"\x13\n\x11ListModelsRequest\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63reated_unix_s\x18\x02 \x01(\x03\x12\x1a\n\x12\x63ontext_tokens_max\x18\x03 \x01(\r\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.tercet.v1.Model*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xe3\x02\n\x06Tercet\x12\x43\n\x08Generate\x12\x1a.tercet.v1.GenerateRequest\x1a\x1b.tercet.v1.GenerateResponse\x12H\n\x0eGenerateStream\x12\x1a.tercet.v1.GenerateRequest\x1a\x18.tercet.v1.GenerateChunk0\x01\x12=\n\x06\x43\x61ncel\x12\x18.tercet.v1.CancelRequest\x1a\x19.tercet.v1.CancelResponse\x12@\n\x07\x45xplain\x12\x19.tercet.v1.ExplainRequest\x1a\x1a.tercet.v1.ExplainResponse\x12I\n\nListModels\x12\x1c.tercet.v1.ListModelsRequest\x1a\x1d.tercet.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tercet/pb/tercet.proto\x12\ttercet.v1\x1a\x1cgoogle/protobuf/struct.proto\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"k\n\x0c\x43hatMessages\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.tercet.v1.ChatMessage\x12\x31\n\x10template_options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xea\x04\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x36\n\nlogit_bias\x18\t \x03(\x0b\x32\".tercet.v1.Sampling.LogitBiasEntry\x12\x11\n\x04seed\x18\n \x01(\x04H\x08\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\r\x12\x17\n\nmin_tokens\x18\x0c \x01(\rH\t\x88\x01\x01\x12\x17\n\nignore_eos\x18\r \x01(\x08H\n\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0e \x01(\rH\x0b\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\r\n\x0b_min_tokensB\r\n\x0b_ignore_eosB\x0b\n\t_logprobs\"\xb7\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x17.tercet.v1.ChatMessagesH\x00\x12%\n\x06tokens\x18\x04 \x01(\x0b\x32\x13.tercet.v1.TokenIdsH\x00\x12%\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.tercet.v1.Sampling\x12\t\n\x01n\x18\x06 \x01(\r\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x12\n\ncache_salt\x18\n \x01(\t\x12\x0f\n\x07session\x18\x0b \x01(\t\x12\x0e\n\x06tenant\x18\x0c \x01(\t\x12\x10\n\x08kv_ttl_s\x18\r \x01(\x01\x42\x08\n\x06prompt\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"n\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0btext_offset\x18\x02 \x01(\r\x12\x14\n\x07logprob\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\"\n\x03top\x18\x04 \x03(\x0b\x32\x15.tercet.v1.TopLogprobB\n\n\x08_logprob\"w\n\x05\x44\x65lta\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12 \n\x06tokens\x18\x03 \x03(\x0b\x32\x10.tercet.v1.Token\x12.\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x17.tercet.v1.FinishReason\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\xaf\x01\n\x05Route\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\r\x12\x16\n\x0eprefill_worker\x18\x02 \x01(\t\x12\x15\n\rdecode_worker\x18\x03 \x01(\t\x12\x14\n\x0cpulled_bytes\x18\x04 \x01(\x04\x12\x14\n\x07ttft_ms\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06itl_ms\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07replays\x18\x07 \x01(\rB\n\n\x08_ttft_msB\t\n\x07_itl_ms\"J\n\x05\x46inal\x12\x1f\n\x05usage\x18\x01 \x01(\x0b\x32\x10.tercet.v1.Usage\x12 \n\x06routes\x18\x02 \x03(\x0b\x32\x10.tercet.v1.Route\"f\n\rGenerateChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12 \n\x06\x64\x65ltas\x18\x02 \x03(\x0b\x32\x10.tercet.v1.Delta\x12\x1f\n\x05\x66inal\x18\x03 \x01(\x0b\x32\x10.tercet.v1.Final\"y\n\x10GenerateResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12!\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x10.tercet.v1.Delta\x12\x1f\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x10.tercet.v1.Final\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1f\n\x0e\x43\x61ncelResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"&\n\x0f\x45xplainResponse\x12\x13\n\x0b\x65xplanation\x18\x01 \x01(\t\"\x13\n\x11ListModelsRequest\"I\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63reated_unix_s\x18\x02 \x01(\x03\x12\x1a\n\x12\x63ontext_tokens_max\x18\x03 \x01(\r\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.tercet.v1.Model*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xe3\x02\n\x06Tercet\x12\x43\n\x08Generate\x12\x1a.tercet.v1.GenerateRequest\x1a\x1b.tercet.v1.GenerateResponse\x12H\n\x0eGenerateStream\x12\x1a.tercet.v1.GenerateRequest\x1a\x18.tercet.v1.GenerateChunk0\x01\x12=\n\x06\x43\x61ncel\x12\x18.tercet.v1.CancelRequest\x1a\x19.tercet.v1.CancelResponse\x12@\n\x07\x45xplain\x12\x19.tercet.v1.ExplainRequest\x1a\x1a.tercet.v1.ExplainResponse\x12I\n\nListModels\x12\x1c.tercet.v1.ListModelsRequest\x1a\x1d.tercet.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=2325
-  _globals['_FINISHREASON']._serialized_end=2420
+  _globals['_FINISHREASON']._serialized_start=2341
+  _globals['_FINISHREASON']._serialized_end=2436
   _globals['_CHATMESSAGE']._serialized_start=67
   _globals['_CHATMESSAGE']._serialized_end=125
   _globals['_CHATMESSAGES']._serialized_start=127
@@ -47,37 +47,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=653
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=701
   _globals['_GENERATEREQUEST']._serialized_start=883
-  _globals['_GENERATEREQUEST']._serialized_end=1178
-  _globals['_TOPLOGPROB']._serialized_start=1180
-  _globals['_TOPLOGPROB']._serialized_end=1227
-  _globals['_TOKEN']._serialized_start=1229
-  _globals['_TOKEN']._serialized_end=1339
-  _globals['_DELTA']._serialized_start=1341
-  _globals['_DELTA']._serialized_end=1460
-  _globals['_USAGE']._serialized_start=1462
-  _globals['_USAGE']._serialized_end=1542
-  _globals['_ROUTE']._serialized_start=1545
-  _globals['_ROUTE']._serialized_end=1720
-  _globals['_FINAL']._serialized_start=1722
-  _globals['_FINAL']._serialized_end=1796
-  _globals['_GENERATECHUNK']._serialized_start=1798
-  _globals['_GENERATECHUNK']._serialized_end=1900
-  _globals['_GENERATERESPONSE']._serialized_start=1902
-  _globals['_GENERATERESPONSE']._serialized_end=2023
-  _globals['_CANCELREQUEST']._serialized_start=2025
-  _globals['_CANCELREQUEST']._serialized_end=2060
-  _globals['_CANCELRESPONSE']._serialized_start=2062
-  _globals['_CANCELRESPONSE']._serialized_end=2093
-  _globals['_EXPLAINREQUEST']._serialized_start=2095
-  _globals['_EXPLAINREQUEST']._serialized_end=2131
-  _globals['_EXPLAINRESPONSE']._serialized_start=2133
-  _globals['_EXPLAINRESPONSE']._serialized_end=2171
-  _globals['_LISTMODELSREQUEST']._serialized_start=2173
-  _globals['_LISTMODELSREQUEST']._serialized_end=2192
-  _globals['_MODEL']._serialized_start=2194
-  _globals['_MODEL']._serialized_end=2267
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2269
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2323
-  _globals['_TERCET']._serialized_start=2423
-  _globals['_TERCET']._serialized_end=2778
+  _globals['_GENERATEREQUEST']._serialized_end=1194
+  _globals['_TOPLOGPROB']._serialized_start=1196
+  _globals['_TOPLOGPROB']._serialized_end=1243
+  _globals['_TOKEN']._serialized_start=1245
+  _globals['_TOKEN']._serialized_end=1355
+  _globals['_DELTA']._serialized_start=1357
+  _globals['_DELTA']._serialized_end=1476
+  _globals['_USAGE']._serialized_start=1478
+  _globals['_USAGE']._serialized_end=1558
+  _globals['_ROUTE']._serialized_start=1561
+  _globals['_ROUTE']._serialized_end=1736
+  _globals['_FINAL']._serialized_start=1738
+  _globals['_FINAL']._serialized_end=1812
+  _globals['_GENERATECHUNK']._serialized_start=1814
+  _globals['_GENERATECHUNK']._serialized_end=1916
+  _globals['_GENERATERESPONSE']._serialized_start=1918
+  _globals['_GENERATERESPONSE']._serialized_end=2039
+  _globals['_CANCELREQUEST']._serialized_start=2041
+  _globals['_CANCELREQUEST']._serialized_end=2076
+  _globals['_CANCELRESPONSE']._serialized_start=2078
+  _globals['_CANCELRESPONSE']._serialized_end=2109
+  _globals['_EXPLAINREQUEST']._serialized_start=2111
+  _globals['_EXPLAINREQUEST']._serialized_end=2147
+  _globals['_EXPLAINRESPONSE']._serialized_start=2149
+  _globals['_EXPLAINRESPONSE']._serialized_end=2187
+  _globals['_LISTMODELSREQUEST']._serialized_start=2189
+  _globals['_LISTMODELSREQUEST']._serialized_end=2208
+  _globals['_MODEL']._serialized_start=2210
+  _globals['_MODEL']._serialized_end=2283
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2285
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2339
+  _globals['_TERCET']._serialized_start=2439
+  _globals['_TERCET']._serialized_end=2794
 # @@protoc_insertion_point(module_scope)

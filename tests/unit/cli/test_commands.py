@@ -1,12 +1,15 @@
 """The command line without a cluster."""
 
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from tercet.cli.commands import app
 
+REPOSITORY = Path(__file__).parents[3]
 GOOD = "name: mine\nmodel: {path: m, name: tiny}\n"
 
 
@@ -25,6 +28,13 @@ def write(tmp_path):
         return str(path)
 
     return write_file
+
+
+def test_the_version_is_the_one_that_is_packaged(tercet):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    result = tercet("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"tercet {project['version']}\n"
 
 
 def test_check_says_what_a_file_asks_for(tercet, write, tmp_path):

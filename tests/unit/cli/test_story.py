@@ -14,6 +14,7 @@ from tercet.role import Role
 from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
+from tercet.router.freeness import FreenessReason
 from tercet.router.note import CandidateNote, ChoiceNote
 from tercet.router.record import Outcome, RequestRecord
 from tercet.router.split import SplitReason
@@ -46,6 +47,7 @@ DECODE = ChoiceNote(
 APART = RequestRecord(
     request=RequestId("chatcmpl-1"),
     session="talk",
+    tenant="acme",
     prefill_worker=WorkerId("prefill-3"),
     decode_worker=WorkerId("decode-1"),
     reason="apart",
@@ -89,7 +91,9 @@ def line(text: str, stage: str) -> str:
 def test_every_stage_has_a_line() -> None:
     text = show(APART)
     assert "chatcmpl-1 at front door door-1" in text
-    assert line(text, "admitted") == "0.0 ms admitted 417 prompt tokens, session 'talk'"
+    assert line(text, "admitted") == (
+        "0.0 ms admitted 417 prompt tokens, tenant 'acme', session 'talk'"
+    )
     assert line(text, "waited") == (
         "waited 12.3 ms until a worker was first asked, 2 times no worker could be asked, 1 worker refused"
     )
@@ -157,6 +161,6 @@ def test_choices_without_a_worker_are_counted() -> None:
 
 def test_every_reason_has_words_and_a_strangers_reason_stands_for_itself() -> None:
     assert set(SPLIT_WORDS) == set(SplitReason)
-    assert set(CHOICE_WORDS) == {*PairReason, *Detour}
+    assert set(CHOICE_WORDS) == {*PairReason, *FreenessReason, *Detour}
     odd = msgspec.structs.replace(DECODE, reason="owner")
     assert "decode-1 to decode by owner" in show(msgspec.structs.replace(APART, choices=(odd,)))

@@ -12,6 +12,7 @@ from tercet.errors import (
     InvalidRequest,
     NoWorkers,
     Overloaded,
+    RateLimited,
     RequestFailed,
     TercetError,
     Unavailable,
@@ -86,6 +87,7 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
         priority=-4,
         cache_salt="tenant",
         session="talk",
+        tenant="acme",
         kv_ttl_s=2.5,
     )
     [spec] = source.specs
@@ -95,6 +97,8 @@ async def test_every_option_arrives(client: AsyncClient, source: FakeSource) -> 
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (-0.5, 0.5)
     assert (sampling.logit_bias, sampling.seed, sampling.logprobs) == ({7: -1.5}, 2**62, 1)
     assert (sampling.stop_token_ids, sampling.min_tokens, sampling.ignore_eos) == ((3,), 2, True)
+    assert (spec.priority, spec.tenant_salt) == (-4, "tenant")
+    assert (source.sessions, source.tenants) == (["talk"], ["acme"])
     assert (spec.priority, spec.tenant_salt, source.sessions) == (-4, "tenant", ["talk"])
     assert (spec.session, spec.kv_ttl_s) == ("talk", 2.5)
 
@@ -192,7 +196,9 @@ async def test_an_error_is_of_the_same_type_on_this_side(
     assert len(source.specs) == 1
 
 
-@pytest.mark.parametrize("error", [Overloaded("full", 0.02), NoWorkers("none", 0.02)])
+@pytest.mark.parametrize(
+    "error", [Overloaded("full", 0.02), RateLimited("enough", 0.02), NoWorkers("none", 0.02)]
+)
 async def test_who_is_turned_away_comes_back(
     client: AsyncClient, source: FakeSource, until: Until, error: TercetError
 ) -> None:
@@ -233,12 +239,12 @@ async def test_a_stream_is_never_tried_again_after_its_first_delta(
 
 
 async def test_retries_end_and_the_last_error_stays(target: str, source: FakeSource) -> None:
-    source.refusal = Overloaded("full", 0.01)
+    source.refusal = RateLimited("enough", 0.01)
     retry = RetryPolicy(attempts_max=3, first_s=0.01)
     async with AsyncClient(target, retry=retry) as client:
-        with pytest.raises(Overloaded) as caught:
+        with pytest.raises(RateLimited) as caught:
             await client.generate("hi")
-    assert caught.value.retry_after_s == 0.01
+    assert (caught.value.reason, caught.value.retry_after_s) == ("enough", 0.01)
     assert len(source.specs) == 3
 
 

@@ -1,7 +1,7 @@
 """The supervisor against a fleet whose workers die, hang and refuse on command."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -26,8 +26,10 @@ CONFIG = ClusterConfig(
 
 
 @pytest.fixture
-def fleet() -> FakeFleet:
-    return FakeFleet()
+def fleet() -> Iterator[FakeFleet]:
+    fleet = FakeFleet()
+    yield fleet
+    assert fleet.places == {p.incarnation for p in fleet.living}, "a place without a worker is kept"
 
 
 @asynccontextmanager
@@ -72,14 +74,18 @@ async def test_every_worker_wanted_is_started_and_published(fleet):
 
 
 async def lose_by_death(process: FakeProcess) -> None:
-    process.kill()
+    process.die()
 
 
 async def lose_by_silence(process: FakeProcess) -> None:
     process.hung = True
 
 
-@pytest.mark.parametrize("lose", [lose_by_death, lose_by_silence])
+async def lose_by_its_own_word(process: FakeProcess) -> None:
+    process.fails_health = "one step has taken more than 60 s"
+
+
+@pytest.mark.parametrize("lose", [lose_by_death, lose_by_silence, lose_by_its_own_word])
 async def test_a_lost_worker_is_replaced_by_a_new_life(
     fleet, lose: Callable[[FakeProcess], Awaitable[None]]
 ):
@@ -128,10 +134,20 @@ async def test_the_next_supervisor_adopts_the_living_without_starting_or_stoppin
         assert news is not None
         assert news.version > version
         assert len(news.workers) == 3
-        sitting(fleet, D0).kill()
+        sitting(fleet, D0).die()
         await workers_up(second, 3, after=news.version)
     assert len(before) == 3
     assert len(fleet.processes) == 4
+
+
+async def test_the_place_of_a_worker_that_died_unseen_is_free_for_the_next_supervisor(fleet):
+    async with supervise(fleet) as first:
+        await workers_up(first, 3)
+    lost = sitting(fleet, D0)
+    lost.die()
+    async with supervise(fleet) as second:
+        await workers_up(second, 3)
+        assert lost.incarnation not in fleet.places
 
 
 async def test_a_worker_that_hangs_while_it_is_adopted_is_replaced(fleet):

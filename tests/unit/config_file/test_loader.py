@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tercet.config import ClusterConfig
+from tercet.config import ClusterConfig, RateLimits
 from tercet.config_file import load
 from tercet.errors import ConfigError
 from tercet.role import Role
@@ -57,6 +57,27 @@ def test_a_long_file_is_read_whole(folder: Path) -> None:
     assert config.pools.decode.resources.custom == {"nic": 0.5}
     assert config.transfer.expected_bytes_per_s == 25e9
     assert config.autoscaler.policy_file == str(folder / "scale.yaml")
+
+
+def test_limits_are_for_each_tenant_for_some_by_name_and_for_models(folder: Path) -> None:
+    limits = read(
+        folder,
+        """\
+        model: {path: tiny}
+        front_door:
+          limits:
+            each_tenant: {requests_per_s: 0.5, burst_s: 60}
+            tenants:
+              acme: {requests_per_s: 20, weight: 4}
+              "": {tokens_per_s: 1000}
+            models: {tiny: {tokens_per_s: 1e6}}
+        """,
+    ).front_door.limits
+    assert limits.of_tenant("acme") == RateLimits(requests_per_s=20, burst_s=60)
+    assert limits.of_tenant("") == RateLimits(requests_per_s=0.5, tokens_per_s=1000, burst_s=60)
+    assert limits.of_tenant("other") == limits.each_tenant
+    assert limits.models["tiny"].tokens_per_s == 1e6
+    assert (limits.weight("acme"), limits.weight("other")) == (4, 1)
 
 
 def test_words_of_older_yaml_stay_text(folder: Path) -> None:
@@ -262,6 +283,28 @@ MISTAKES = {
     "backoff above its bound": Mistake(
         f"{HEAD}control:\n  restart_backoff_s: 60\n",
         ":4: the first delay is above restart_backoff_s_max, 30 s at control.restart_backoff_s",
+    ),
+    "limit of no model": Mistake(
+        f"{HEAD}front_door:\n  limits:\n    models:\n      big: {{tokens_per_s: 9}}\n",
+        ":6: no model 'big' is served here at front_door.limits.models.big"
+        " (this cluster serves `tiny`)",
+    ),
+    "limit below zero": Mistake(
+        f"{HEAD}front_door:\n  limits:\n    tenants:\n      acme:\n        tokens_per_s: -1\n",
+        ":7: expected a number >= 0.0, got -1 at front_door.limits.tenants.acme.tokens_per_s",
+    ),
+    "limit in words": Mistake(
+        f"{HEAD}front_door:\n  limits:\n    tenants:\n      acme: {{requests_per_s: many}}\n",
+        ":6: expected a number, got 'many' at front_door.limits.tenants.acme.requests_per_s",
+    ),
+    "weight of nothing": Mistake(
+        f"{HEAD}front_door:\n  limits:\n    tenants:\n      acme: {{weight: 0}}\n",
+        ":6: expected a number > 0.0, got 0 at front_door.limits.tenants.acme.weight",
+    ),
+    "weight of everybody": Mistake(
+        f"{HEAD}front_door:\n  limits:\n    each_tenant: {{weight: 2}}\n",
+        ":5: unknown key `weight` at front_door.limits.each_tenant"
+        " (valid keys: requests_per_s, tokens_per_s, burst_s)",
     ),
     "one port for two": Mistake(
         f"{HEAD}front_door:\n  grpc_port: 8000\n",

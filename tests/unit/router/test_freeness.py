@@ -3,11 +3,12 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tercet.ids import Incarnation, RequestId, WorkerId
 from tercet.role import Role
@@ -101,19 +102,19 @@ def test_a_prompt_that_is_being_computed_has_its_blocks_and_counts_once(view: Ma
 
 
 def test_our_own_dispatches_count_before_a_report_shows_them(view: MakeView) -> None:
-    sent = replace(view("a"), unreported_requests=1, unreported_context_tokens=1000)
+    sent = structs.replace(view("a"), unreported_requests=1, unreported_context_tokens=1000)
     assert verdict(sent, view("b", used=10))[0] == "b"
-    over = replace(view("a", used=100, running=2), unreported_requests=-1)
+    over = structs.replace(view("a", used=100, running=2), unreported_requests=-1)
     assert verdict(over, view("b", used=100, running=2))[0] == "a"
 
 
 def test_a_worker_without_a_report_is_thought_to_be_like_the_others(view: MakeView) -> None:
-    new = replace(view("new"), report=None)
+    new = structs.replace(view("new"), report=None)
     chooser = freeness()
     assert choose(chooser, new, view("b", used=10)).view.worker == "new"
-    busy = replace(new, unreported_requests=5, unreported_context_tokens=5000)
+    busy = structs.replace(new, unreported_requests=5, unreported_context_tokens=5000)
     assert choose(chooser, busy, view("b", used=10)).view.worker == "b"
-    news = [replace(busy, endpoint=view("c").endpoint), new]
+    news = [structs.replace(busy, endpoint=view("c").endpoint), new]
     assert verdict(*news)[0] == "new", "nobody has ever reported: the lesser load"
 
 
@@ -142,7 +143,7 @@ def test_when_nobody_has_room_the_least_full_is_chosen(view: MakeView) -> None:
 
 
 def test_suspects_get_nothing(view: MakeView) -> None:
-    late = replace(view("a", hit=1000), suspect=True)
+    late = structs.replace(view("a", hit=1000), suspect=True)
     assert {verdict(late, view("b", used=930, running=5))} == {("b", FreenessReason.FREER)}
     assert freeness().choose(ASK, ListedPool([late])) is None
     assert freeness().choose(ASK, ListedPool([])) is None
@@ -213,7 +214,7 @@ def test_with_equal_reports_many_choices_spread_evenly(workers: int, seed: int) 
     for _ in range(8 * workers):
         view = choose(chooser, *views.values()).view
         sent = view.unreported_requests + 1
-        views[view.worker] = replace(
+        views[view.worker] = structs.replace(
             view, unreported_requests=sent, unreported_context_tokens=1000 * sent
         )
     assert max(view.unreported_requests for view in views.values()) <= 8 + 4

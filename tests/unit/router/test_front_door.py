@@ -58,14 +58,15 @@ async def test_a_request_is_prefilled_by_one_worker_and_decoded_by_another(
 ) -> None:
     home = await house("prefill-0", "decode-0")
     request = spec()
-    async with home.front_door.generate(request, session="talk") as generation:
+    async with home.front_door.generate(request, session="talk", tenant="acme") as generation:
         pieces = [piece async for piece in generation]
     assert [token for piece in pieces for token in piece.tokens] == fake_output(request)
     assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert pieces[-1].finish is FinishReason.LENGTH
     record = generation.record
     assert (record.prefill_worker, record.decode_worker) == ("prefill-0", "decode-0")
-    assert (record.local, record.reason, record.session) == (False, SplitReason.APART, "talk")
+    assert (record.local, record.reason) == (False, SplitReason.APART)
+    assert (record.session, record.tenant) == ("talk", "acme")
     assert (record.prompt_tokens, record.output_tokens, record.pulled_tokens) == (40, 8, 40)
     assert record.outcome is Outcome.LENGTH
     assert 0 <= record.queue_ms <= (record.ttft_ms or 0) <= record.total_ms

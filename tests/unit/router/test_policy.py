@@ -3,9 +3,9 @@
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from tercet.errors import ConfigError
 from tercet.ids import RequestId
@@ -47,7 +47,11 @@ def chosen(policy: Policy, views: list[WorkerView]) -> str:
 
 @pytest.mark.parametrize("name", POLICIES.names)
 def test_no_policy_picks_a_suspect(name: str, views: list[WorkerView]) -> None:
-    views = [replace(views[0], suspect=True), views[1], replace(views[2], suspect=True)]
+    views = [
+        structs.replace(views[0], suspect=True),
+        views[1],
+        structs.replace(views[2], suspect=True),
+    ]
     assert {chosen(policy(name), views) for _ in range(20)} == {"decode-1"}
     assert policy(name).choose(ASK, ListedPool([views[0]])) is None
     assert policy(name).choose(ASK, ListedPool([])) is None
@@ -55,7 +59,7 @@ def test_no_policy_picks_a_suspect(name: str, views: list[WorkerView]) -> None:
 
 @pytest.mark.parametrize("name", ["prefix_affinity", "least_pending", "power_of_two"])
 def test_pick_prefers_the_least_loaded(name: str, views: list[WorkerView]) -> None:
-    views = [replace(views[0], load_tokens=50), views[1]]
+    views = [structs.replace(views[0], load_tokens=50), views[1]]
     assert {chosen(policy(name), views) for _ in range(20)} == {"decode-1"}
 
 
@@ -67,7 +71,7 @@ def test_ties_spread_evenly(name: str, views: list[WorkerView]) -> None:
 
 def test_round_robin_does_not_look_at_loads(views: list[WorkerView]) -> None:
     built = policy("round_robin")
-    views = [replace(views[0], load_tokens=10_000), views[1]]
+    views = [structs.replace(views[0], load_tokens=10_000), views[1]]
     assert [chosen(built, views) for _ in range(4)] == ["decode-0", "decode-1"] * 2
 
 
@@ -79,7 +83,9 @@ def test_random_reaches_everybody_evenly(views: list[WorkerView]) -> None:
 
 def test_power_of_two_never_picks_the_worst_of_three(views: list[WorkerView]) -> None:
     built = policy("power_of_two")
-    views = [replace(view, load_tokens=load) for view, load in zip(views, (1, 2, 3), strict=True)]
+    views = [
+        structs.replace(view, load_tokens=load) for view, load in zip(views, (1, 2, 3), strict=True)
+    ]
     counts = Counter(chosen(built, views) for _ in range(3000))
     assert counts["decode-2"] == 0
     assert counts["decode-0"] == pytest.approx(2000, rel=0.1)
@@ -87,21 +93,21 @@ def test_power_of_two_never_picks_the_worst_of_three(views: list[WorkerView]) ->
 
 def test_a_cached_prefix_attracts_as_far_as_waiting_costs_less(views: list[WorkerView]) -> None:
     built = policy("prefix_affinity")
-    near = replace(views[0], hit_tokens=64, load_tokens=63)
-    far = replace(views[0], hit_tokens=64, load_tokens=65)
+    near = structs.replace(views[0], hit_tokens=64, load_tokens=63)
+    far = structs.replace(views[0], hit_tokens=64, load_tokens=65)
     assert chosen(built, [near, views[1]]) == "decode-0"
     assert chosen(built, [far, views[1]]) == "decode-1"
 
 
 def test_a_hit_too_small_to_be_useful_does_not_attract(views: list[WorkerView]) -> None:
-    views = [views[0], replace(views[1], hit_tokens=32)]
+    views = [views[0], structs.replace(views[1], hit_tokens=32)]
     assert chosen(policy("prefix_affinity"), views) == "decode-1"
     assert chosen(policy("prefix_affinity", hit_tokens_min=33), views) == "decode-0"
 
 
 def test_the_choice_explains_itself(views: list[WorkerView]) -> None:
     choice = policy("prefix_affinity").choose(
-        ASK, ListedPool([views[0], replace(views[1], load_tokens=7)])
+        ASK, ListedPool([views[0], structs.replace(views[1], load_tokens=7)])
     )
     assert choice is not None
     costs = {scored.view.worker: scored.cost_tokens for scored in choice.candidates}

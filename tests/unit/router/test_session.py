@@ -32,6 +32,9 @@ class Diary:
     def reported(self, worker: Endpoint) -> None:
         self.events.append("reported")
 
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self.events.append("learned")
+
     def connected(self, worker: Endpoint) -> None:
         self.events.append("connected")
 

@@ -9,6 +9,7 @@ from tercet.blocks import HashDomain
 from tercet.ids import Incarnation, RequestId, WorkerId
 from tercet.latency import Coefficients
 from tercet.role import Role
+from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger
 from tercet.router.policy import Ask, WorkerView
 from tercet.router.pool import Peer, Roster
@@ -65,7 +66,7 @@ class House:
     index: PrefixIndex = field(default_factory=lambda: PrefixIndex(1024))
 
     def __post_init__(self) -> None:
-        self.sight = Sight(self, self.ledger, self.index, self)
+        self.sight = Sight(self, self.ledger, self.index, Hearsay(1, 16), self)
 
     def roster(self, role: Role) -> Roster:
         sessions: dict[WorkerId, Peer] = dict(self.workers) if role is Role.DECODE else {}

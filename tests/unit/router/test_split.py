@@ -1,9 +1,9 @@
 """Local or apart, from two pictures of workers."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from tercet.ids import RequestId
 from tercet.role import Role
@@ -51,30 +51,30 @@ def test_a_long_prompt_is_split(view: WorkerView) -> None:
 
 
 def test_a_short_uncached_part_is_local(view: WorkerView) -> None:
-    short, longer = replace(view, hit_tokens=68), replace(view, hit_tokens=67)
+    short, longer = structs.replace(view, hit_tokens=68), structs.replace(view, hit_tokens=67)
     assert SPLIT.decide(ASK, short, short) is SplitReason.SHORT
     assert SPLIT.decide(ASK, longer, longer) is SplitReason.APART
 
 
 def test_a_prefill_queue_slower_than_computing_here_makes_it_local(view: WorkerView) -> None:
-    busy, idle = replace(view, pending_tokens=400), replace(view, pending_tokens=30)
+    busy, idle = structs.replace(view, pending_tokens=400), structs.replace(view, pending_tokens=30)
     assert SPLIT.decide(ASK, view, busy) is SplitReason.PREFILL_SLOWER
     assert SPLIT.decide(ASK, view, idle) is SplitReason.APART
 
 
 def test_a_prefix_cached_only_at_the_decode_worker_is_used_there(view: WorkerView) -> None:
-    here = replace(view, hit_tokens=60)
+    here = structs.replace(view, hit_tokens=60)
     assert SPLIT.decide(ASK, here, view) is SplitReason.PREFILL_SLOWER
 
 
 def test_workers_without_a_fitted_model_are_not_predicted(view: WorkerView) -> None:
     assert view.report is not None
-    unfitted = replace(view, report=None, pending_tokens=10_000)
+    unfitted = structs.replace(view, report=None, pending_tokens=10_000)
     assert predict_ttft_s(ASK, unfitted) is None
     assert SPLIT.decide(ASK, view, unfitted) is SplitReason.APART
 
 
 def test_the_prediction_counts_the_queue_and_the_missing_tokens(view: WorkerView) -> None:
     assert predict_ttft_s(ASK, view) == pytest.approx(1e-3 + 100 * 1e-4)
-    later = replace(view, hit_tokens=60, pending_tokens=200)
+    later = structs.replace(view, hit_tokens=60, pending_tokens=200)
     assert predict_ttft_s(ASK, later) == pytest.approx(1e-3 + 240 * 1e-4)

@@ -114,12 +114,12 @@ def test_the_first_block_under_a_name_keeps_it() -> None:
 def test_the_generation_rises_with_new_content_and_with_nothing_else() -> None:
     pool = make_pool(1)
     block = cache(pool, 1)[0]
-    assert pool.generation(block) == 1
+    assert pool.generations([block]) == (1,)
     pool.share([block])
     pool.release([block])
-    assert pool.generation(block) == 1, "the content is still the same"
+    assert pool.generations([block]) == (1,), "the content is still the same"
     pool.allocate(1)
-    assert pool.generation(block) == 2
+    assert pool.generations([block]) == (2,)
 
 
 def test_quarantined_blocks_are_given_to_nobody_until_the_transfer_has_ended() -> None:

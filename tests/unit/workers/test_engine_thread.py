@@ -14,7 +14,7 @@ from tercet.ids import Epoch, RequestId
 from tercet.request import RequestSpec, Sampling
 from tercet.wire import Tokens
 from tercet.workers.engine import Engine
-from tercet.workers.engine_thread import UNDELIVERED_STEPS_MAX, EngineThread
+from tercet.workers.engine_thread import UNDELIVERED_STEPS_MAX, EngineStuck, EngineThread
 from tercet.workers.events import Drop, Ended, Event, Run, Said
 from tercet.workers.toy_runner import ToyRunner
 
@@ -127,3 +127,26 @@ async def test_a_bug_in_the_engine_is_reported_and_ends_the_thread(watched, monk
     async with asyncio.timeout(5):
         await watched.crashed.wait()
     assert str(watched.crashes[0]) == "a block is lost"
+
+
+async def test_only_the_step_it_is_in_counts_as_stuck(watched, monkeypatch):
+    engine = await watched.thread.start()
+    entered, leave, step = asyncio.Event(), threading.Event(), engine.step
+    loop = asyncio.get_running_loop()
+
+    def blocking_step() -> list[Event]:
+        loop.call_soon_threadsafe(entered.set)
+        assert leave.wait(10)
+        return step()
+
+    watched.thread.check_step(0.0)
+    monkeypatch.setattr(engine, "step", blocking_step)
+    watched.thread.post(run("a"))
+    await entered.wait()
+    watched.thread.check_step(60.0)
+    with pytest.raises(EngineStuck, match=r"control\.step_timeout_s"):
+        watched.thread.check_step(0.0)
+    leave.set()
+    await watched.ended(1)
+    await asyncio.sleep(0.05)  # the step's last event is delivered before the thread sleeps
+    watched.thread.check_step(0.0)

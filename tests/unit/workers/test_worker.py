@@ -1,6 +1,7 @@
 """Whole workers of this process, with toy runners and fake transfers, as front doors and other workers meet them."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,7 +11,14 @@ import pytest
 
 from tercet.clock import MonotonicClock
 from tercet.cluster.status import WorkerFigures
-from tercet.config import ClusterConfig, EngineConfig, LinkConfig, ModelConfig, TransferConfig
+from tercet.config import (
+    ClusterConfig,
+    ControlConfig,
+    EngineConfig,
+    LinkConfig,
+    ModelConfig,
+    TransferConfig,
+)
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Epoch, Incarnation, RequestId, WorkerId
 from tercet.link import Link, connect, host_id
@@ -28,6 +36,7 @@ from tercet.wire import (
     Message,
     Pull,
     SourceMessage,
+    Started,
     Submit,
     Tokens,
     Usage,
@@ -62,6 +71,23 @@ def slow_toy(model: ModelConfig, engine: EngineConfig) -> Runner:
 
 def unlike_toy(model: ModelConfig, engine: EngineConfig) -> Runner:
     return ToyRunner(engine, head_dim=8)
+
+
+class StuckRunner(ToyRunner):
+    """Comes back from its second step only when it is freed."""
+
+    def __init__(self, engine: EngineConfig, freed: threading.Event) -> None:
+        super().__init__(engine)
+        self.freed = freed
+        self.steps = itertools.count()
+
+    def forward(self, slices):
+        if next(self.steps):
+            assert self.freed.wait(30), "nobody freed it"
+        return super().forward(slices)
+
+
+IMPATIENT = msgspec.structs.replace(CONFIG, control=ControlConfig(step_timeout_s=0.5))
 
 
 def expected(spec: RequestSpec) -> list[int]:
@@ -110,9 +136,15 @@ class House:
         self.workers: dict[WorkerId, Worker] = {}
         self.links: list[Link[Message]] = []
 
-    def build(self, name: str, load_runner: LoadRunner = toy, host: str = "127.0.0.1") -> Worker:
+    def build(
+        self,
+        name: str,
+        load_runner: LoadRunner = toy,
+        host: str = "127.0.0.1",
+        config: ClusterConfig = CONFIG,
+    ) -> Worker:
         worker = Worker(
-            CONFIG,
+            config,
             WorkerId(name),
             Role.PREFILL if name.startswith("p") else Role.DECODE,
             Incarnation(f"life-of-{name}"),
@@ -171,6 +203,18 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     process_network().faults.clear()
     assert unused == []
     assert not process_network().members
+
+
+@pytest.fixture
+async def stuck(house: House) -> AsyncIterator[Talk]:
+    """The link to `p0`, whose second step does not end before the test does; by then it must have given up."""
+    freed = threading.Event()
+    worker = house.build("p0", lambda _, engine: StuckRunner(engine, freed), config=IMPATIENT)
+    yield await house.dial(await worker.start())
+    freed.set()
+    with pytest.raises(WorkerFailed):
+        worker.check()
+    await house.workers.pop(WorkerId("p0")).stop()
 
 
 async def hand_off(house: House, destination: LoadRunner = toy) -> tuple[Talk, Talk]:
@@ -366,6 +410,30 @@ async def test_a_worker_whose_engine_breaks_says_so_to_everybody(house):
     with pytest.raises(PeerLost):
         await talk.hear(Tokens)
     await house.workers.pop(WorkerId("d0")).stop()
+
+
+async def test_a_worker_stuck_in_a_step_says_so_to_everybody(house, stuck):
+    worker = house.workers[WorkerId("p0")]
+    worker.check()
+    stuck.link.post(Submit(SPEC, Epoch(0)))
+    with pytest.raises(PeerLost):
+        await stuck.hear(Tokens)
+    for said in (worker.wait(), asyncio.to_thread(worker.check)):
+        with pytest.raises(WorkerFailed, match=r"more than 0.5 s.*control\.step_timeout_s"):
+            await said
+
+
+async def test_a_destination_does_not_wait_for_a_source_that_is_stuck(house, stuck, caplog):
+    source = house.workers[WorkerId("p0")].endpoint
+    _, at_destination = await house.start("d0")
+    stuck.link.post(Submit(SPEC, Epoch(0), hand_off=True))
+    await stuck.hear(Started)
+    at_destination.link.post(Adopt(SPEC, Epoch(1), source))
+    tokens, usage = await at_destination.finish()
+    assert tokens == expected(SPEC)
+    assert usage.recomputed
+    assert "recomputed here instead of pulled" in caplog.text
+    assert "said nothing" not in caplog.text, "it waited for its own patience to end"
 
 
 async def test_stop_ends_what_runs_and_wait_returns(house):

@@ -24,6 +24,8 @@ class Arrival:
     session: str = ""
     tenant: str = ""
     priority: int = 0
+    continued: tuple[int, ...] = ()
+    """The names of a later prompt that begins with this one and its answer, where it is known: the next turn's."""
 
     def __post_init__(self) -> None:
         assert self.prompt_tokens > 0 < self.output_tokens, f"not a request: {self}"

@@ -26,6 +26,7 @@ from tercet.router.door import (
     Verdict,
 )
 from tercet.router.errand import Errand
+from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Rank
@@ -262,7 +263,7 @@ def hall() -> OpenHall:
         lines, fair = Lines(), FairShare(weight)
         chosen = POLICIES.options(policy, options or {}).aimed_at(slo)
         routes = Routes(chosen.build(dice), chosen.build(dice), Split(32))
-        sight = Sight(pool, ledger, PrefixIndex(2**16), lines)
+        sight = Sight(pool, ledger, PrefixIndex(2**16), Hearsay(1, 16), lines)
         dispatch = Dispatch(routes, sight, ledger, lambda: pool)
         rules = DoorRules(places, queue_max, ahead_s, itl_s_max)
         door = Door(dispatch, lines, rules, fair, dice)

@@ -393,7 +393,7 @@ def test_an_idle_worker_draws_who_is_late(hall: OpenHall) -> None:
 
 
 def test_an_idle_worker_draws_only_who_gains(hall: OpenHall) -> None:
-    """Where it waits most of its prompt is cached: the idle one would be later."""
+    """Where it waits most of its prompt is cached. It moves when it gains three times what is computed again for it."""
     home = hall(2, policy="min_ttft")
     first = home.enter(tokens=3200, prompt="long")
     worker = home.sent[name(first)]
@@ -406,6 +406,9 @@ def test_an_idle_worker_draws_only_who_gains(hall: OpenHall) -> None:
     home.report(other, pending=0)
     assert name(ticket) not in home.sent
     home.report(worker, pending=8000)
+    home.report(other, pending=0)
+    assert name(ticket) not in home.sent
+    home.report(worker, pending=14_000)
     home.report(other, pending=0)
     assert home.sent[name(ticket)] == other
 

@@ -3,9 +3,10 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from tercet.ids import WorkerId
 from tercet.router.dualmap import PairReason
@@ -76,7 +77,7 @@ def test_the_turns_of_a_conversation_stay_with_two_workers_whatever_their_load(
     policy, dice = dualmap(slo_ms=1e9), random.Random(2)
     chosen = set()
     for turn in range(100):
-        views = [replace(view, pending_tokens=dice.randrange(10_000)) for view in idle]
+        views = [structs.replace(view, pending_tokens=dice.randrange(10_000)) for view in idle]
         path = "/".join(["chat", *(f"turn-{n}" for n in range(turn % 12))])
         chosen.add(choose(policy, ask(f"r{turn % 3}", path), views).view.worker)
     assert len(chosen) == 2
@@ -98,7 +99,7 @@ def test_a_system_prompt_that_everybody_shares_does_not_tie_everybody_to_two_wor
     policy = dualmap()
     counts: Counter[WorkerId] = Counter()
     for number in range(400):
-        views = [replace(view, pending_tokens=counts[view.worker]) for view in idle]
+        views = [structs.replace(view, pending_tokens=counts[view.worker]) for view in idle]
         request = ask(f"r{number}", f"system/chat-{number}/turn-1")
         counts[choose(policy, request, views).view.worker] += 1
     assert len(counts) == 8
@@ -116,7 +117,7 @@ def test_a_worker_that_may_not_be_asked_is_followed_by_the_next_on_the_ring(
 ) -> None:
     policy, request = dualmap(), ask("r", "a/b")
     pair = [scored.view.worker for scored in choose(policy, request, idle).candidates]
-    views = [replace(view, suspect=view.worker == pair[0]) for view in idle]
+    views = [structs.replace(view, suspect=view.worker == pair[0]) for view in idle]
     detour = [scored.view.worker for scored in choose(policy, request, views).candidates]
     assert pair[0] not in detour
     assert pair[1] in detour
@@ -149,7 +150,7 @@ def test_when_neither_of_the_pair_will_do_the_earliest_of_all_is_chosen(
     request = ask("r", "a/b")
     pair = {scored.view.worker for scored in choose(dualmap(), request, idle).candidates}
     views = [
-        replace(view, pending_tokens=9000 if view.worker in pair else 100 * number)
+        structs.replace(view, pending_tokens=9000 if view.worker in pair else 100 * number)
         for number, view in enumerate(idle)
     ]
     earliest = min((v for v in views), key=lambda v: v.pending_tokens).worker
@@ -165,7 +166,7 @@ def test_all_front_doors_agree_on_a_prefix(ask: MakeAsk, idle: list[WorkerView])
     one, other = dualmap(), dualmap()
     for number in range(50):
         request = ask(f"r{number}", f"chat-{number}/turn")
-        views = [replace(view, pending_tokens=number * len(view.worker)) for view in idle]
+        views = [structs.replace(view, pending_tokens=number * len(view.worker)) for view in idle]
         pairs = [
             [scored.view.worker for scored in choose(policy, request, order).candidates]
             for policy, order in ((one, views), (other, views[::-1]))

@@ -10,6 +10,7 @@ from tercet.errors import (
     DeadlineExceeded,
     NoWorkers,
     Overloaded,
+    RateLimited,
     RequestFailed,
     TercetError,
 )
@@ -48,6 +49,7 @@ async def test_a_wrong_request(
     ("error", "status", "code", "retry_after"),
     [
         (Overloaded("full", 1.2), 429, "queue_full", ("2", "1200")),
+        (RateLimited("enough", 0.3), 429, "rate_limited", ("1", "300")),
         (NoWorkers("none", 3.0), 503, "no_workers", ("3", "3000")),
         (RequestFailed("spent"), 502, "request_failed", None),
         (DeadlineExceeded("too late"), 504, "deadline_exceeded", None),

@@ -6,6 +6,7 @@ from typing import Protocol
 import httpx
 
 from tercet.client import AsyncClient
+from tercet.config import LimitsConfig, RateLimits
 from tercet.router.fake_service import toy_tokenizer
 from tercet.router.front_door import FrontDoor
 from tercet.router.http import build_api
@@ -56,6 +57,21 @@ async def test_http_counts_and_remembers_what_the_workers_did(house: OpenHouse) 
         assert (record["prefill_worker"], record["decode_worker"]) == ("prefill-0", "decode-0")
         assert (record["prompt_tokens"], record["output_tokens"]) == (40, 8)
         assert 'tercet_requests_total{outcome="length"} 1.0' in (await http.get("/metrics")).text
+
+
+async def test_a_refused_call_reaches_no_worker_and_leaves_no_record(house: OpenHouse) -> None:
+    limits = LimitsConfig(each_tenant=RateLimits(tokens_per_s=1.0, burst_s=48.0))
+    built = await house("prefill-0", "decode-0", limits=limits)
+    body = {"model": "toy", "prompt": list(range(40)), "max_tokens": 8}
+    async with client_of(service_of(built)) as http:
+        for tenant, status in (("a", 200), ("a", 429), ("b", 200)):
+            headers = {"x-tenant-id": tenant}
+            reply = await http.post("/v1/completions", json=body, headers=headers)
+            assert reply.status_code == status
+        records = (await http.get("/tercet/requests")).json()
+        assert [record["tenant"] for record in records] == ["b", "a"]
+        refused = 'tercet_rate_limited_total{limit="tenant_tokens"} 1.0'
+        assert refused in (await http.get("/metrics")).text
 
 
 async def test_ready_follows_the_decode_workers(house: OpenHouse) -> None:

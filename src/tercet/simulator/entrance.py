@@ -1,0 +1,215 @@
+"""A simulated front door: the real reception, and in place of sockets messages that arrive later on the timeline."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from tercet.config import ClusterConfig
+from tercet.errors import TercetError
+from tercet.ids import FrontDoorId, RequestId, WorkerId
+from tercet.request import FinishReason, RequestSpec, Sampling, TokenLogprobs
+from tercet.role import Role
+from tercet.router.events import WorkerWord
+from tercet.router.ledger import Ledger
+from tercet.router.policy import Dice
+from tercet.router.pool import Peer, Roster
+from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.prefix_names import PrefixName
+from tercet.router.reception import Reception
+from tercet.router.record import RequestRecord, Tally
+from tercet.router.session import SUSPECT_REPORTS
+from tercet.simulator.blank import Blank
+from tercet.simulator.machine import Book, Machine
+from tercet.simulator.timeline import Timeline
+from tercet.simulator.traces import Arrival
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Membership, Message, Refused, Submit
+
+Over = Callable[[Arrival, RequestRecord], None]
+"""Told when a request has ended and nothing of it is left at its front door."""
+
+
+@dataclass(eq=False, slots=True)
+class Acquaintance:
+    """What a front door has heard of one machine; its `Peer`."""
+
+    endpoint: Endpoint
+    suspect_s: float
+    report: LoadReport | None = None
+    heard_s: float = 0.0
+    retired: bool = False
+    connected: bool = True
+
+    @property
+    def usable(self) -> bool:
+        return self.connected and not self.retired
+
+    def report_age_s(self, now_s: float) -> float:
+        return now_s - self.heard_s
+
+    def suspect(self, now_s: float) -> bool:
+        return self.report_age_s(now_s) > self.suspect_s
+
+
+class NamedPrefix(Prefix):
+    """A prompt whose names are known and whose tokens are not. What is generated after it is shared with its next turn, if
+    that is known, else with nobody."""
+
+    def __init__(self, arrival: Arrival, block_tokens: int) -> None:
+        self.block_tokens, self._arrival = block_tokens, arrival
+        self.names = [PrefixName(name) for name in arrival.names]
+
+    def extended(self, output: Sequence[int]) -> list[PrefixName]:
+        blocks = (self._arrival.prompt_tokens + len(output)) // self.block_tokens
+        rest = self._arrival.continued[len(self.names) : blocks]
+        return self.names + [PrefixName(name) for name in rest]
+
+
+class TracedReception(Reception):
+    """Takes the names of prefixes from the trace."""
+
+    book: Book
+
+    def prefix(self, spec: RequestSpec) -> Prefix:
+        block_tokens = self._config.engine_of(Role.DECODE).block_tokens
+        return NamedPrefix(self.book[spec.id], block_tokens)
+
+
+class Visit:
+    """One request of a client at a front door: the sink of its tokens, and what comes of it."""
+
+    is_satisfied = False
+
+    def __init__(self, entrance: "Entrance", arrival: Arrival, over: Over) -> None:
+        self._entrance, self._arrival, self._over = entrance, arrival, over
+        self._ended = False
+
+    def begun(self) -> None: ...
+    def deliver(self, tokens: list[int], logprobs: list[TokenLogprobs] | None) -> None: ...
+    def finish(self, reason: FinishReason) -> None: ...
+    def fail(self, error: TercetError) -> None: ...
+
+    def end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._entrance.timeline.call_later(0.0, self._leave)
+
+    def enter(self, request: RequestId) -> None:
+        """The request has arrived."""
+        arrival, reception, timeline = (
+            self._arrival,
+            self._entrance.reception,
+            self._entrance.timeline,
+        )
+        sampling = Sampling(max_tokens=arrival.output_tokens, ignore_eos=True)
+        spec = RequestSpec(request, Blank(arrival.prompt_tokens), sampling, arrival.priority)
+        now_s = timeline.now_s()
+        self._slot = reception.ledger.slot()
+        tally = Tally(
+            request,
+            arrival.prompt_tokens,
+            now_s,
+            arrival.session,
+            arrival.priority,
+            arrival.tenant,
+        )
+        self._pilot = reception.admit(spec, self._slot, tally, self, None)
+
+    def _leave(self) -> None:
+        with self._slot:
+            self._entrance.reception.release(self._pilot)
+        self._over(self._arrival, self._pilot.record())
+
+
+class Entrance:
+    """One front door. A message takes `network_s` either way; `heard` and `reported` are told when it has arrived.
+
+    A worker is suspect when nothing was reported for `suspect_s`; without it, as in production.
+    """
+
+    def __init__(
+        self,
+        name: FrontDoorId,
+        config: ClusterConfig,
+        timeline: Timeline,
+        machines: Mapping[WorkerId, Machine],
+        book: Book,
+        dice: Dice,
+        *,
+        index: PrefixIndex | None = None,
+        ledger: Ledger | None = None,
+        network_s: float = 0.0,
+        suspect_s: float | None = None,
+    ) -> None:
+        self.name, self.timeline = name, timeline
+        self._machines, self._network_s = machines, network_s
+        if suspect_s is None:
+            period_s = config.link.report_period_s
+            suspect_s = max(config.link.heartbeat_s, SUSPECT_REPORTS * period_s)
+        self._known = {
+            worker: Acquaintance(machine.endpoint, suspect_s)
+            for worker, machine in machines.items()
+        }
+        self._rosters = {role: self._roster_of(role) for role in Role}
+        self.reception = TracedReception(config, self, timeline, timeline, dice, index, ledger)
+        self.reception.book = book
+
+    # ---- the seating of the reception --------------------------------------------------------------------------------
+
+    def roster(self, role: Role) -> Roster:
+        return self._rosters[role]
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._known.values())
+
+    def post(self, worker: Endpoint, message: Message) -> None:
+        assert isinstance(message, Submit | Adopt | Cancel), message
+        machine = self._machines[worker.worker]
+        if machine.endpoint == worker:
+            self.timeline.call_later(self._network_s, machine.take, self.name, message)
+
+    # ---- what arrives ------------------------------------------------------------------------------------------------
+
+    def visit(self, arrival: Arrival, request: RequestId, over: Over) -> None:
+        Visit(self, arrival, over).enter(request)
+
+    def heard(self, worker: WorkerId, word: WorkerWord) -> None:
+        if isinstance(word, Refused):
+            self._correct(worker, word)
+        self.reception.heard(word)
+
+    def reported(self, worker: WorkerId, report: LoadReport) -> None:
+        known = self._known[worker]
+        known.report, known.heard_s = report, self.timeline.now_s()
+        self.reception.reported(known.endpoint)
+
+    def learned(self, worker: Endpoint, names: bytes) -> None:
+        self.reception.learned(worker, names)
+
+    def lost(self, worker: WorkerId) -> None:
+        """Its process is gone, as its closed sockets say at once."""
+        known = self._known[worker]
+        known.connected = False
+        self.reception.lost(known.endpoint, "closed")
+
+    def joined(self, endpoint: Endpoint) -> None:
+        """A worker lives again: the same seat, another life."""
+        suspect_s = self._known[endpoint.worker].suspect_s
+        known = Acquaintance(endpoint, suspect_s, heard_s=self.timeline.now_s())
+        self._known[endpoint.worker] = known
+        self._rosters[endpoint.role].sessions[endpoint.worker] = known
+        lives = tuple(known.endpoint for known in self._known.values())
+        self.reception.members(Membership(0, lives))
+        self.reception.connected(endpoint)
+
+    def _correct(self, worker: WorkerId, refused: Refused) -> None:
+        known = self._known[worker]
+        if known.report is not None and refused.pending_tokens is not None:
+            pending = refused.pending_tokens
+            self.reported(worker, structs.replace(known.report, pending_prefill_tokens=pending))
+
+    def _roster_of(self, role: Role) -> Roster:
+        peers: dict[WorkerId, Peer] = {
+            worker: known for worker, known in self._known.items() if known.endpoint.role is role
+        }
+        return Roster(peers, frozenset(peers))

@@ -1,0 +1,152 @@
+"""An engine but for its model: what the next step computes, and what follows from what was drawn. Pure.
+
+`engine` runs a model on it; a simulation, which knows only how long that takes, does the rest with the same code.
+"""
+
+from collections.abc import Iterable
+
+from tercet.workers.batch import Batch, Chunk, Drawn
+from tercet.workers.engine_load import EngineLoad
+from tercet.workers.events import Command, Event
+from tercet.workers.limits import Limits
+from tercet.workers.outbox import Outbox
+from tercet.workers.pace import Pace
+from tercet.workers.residents import KnownHashes, Residents, none_known
+from tercet.workers.scheduler import Scheduler
+from tercet.workers.sequence import Phase, Sequence
+
+
+class Steps:
+    """`handle` changes what is to be done; `plan` a step, compute it, and `finish` it or `fail` its chunks.
+
+    Between `plan` and what ends it there are no commands. What has happened is kept until it is taken.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        scheduler: Scheduler,
+        pace: Pace,
+        *,
+        start_within_s: float,
+        known_hashes: KnownHashes = none_known,
+    ) -> None:
+        self._limits, self._scheduler, self._pace = limits, scheduler, pace
+        self._outbox = Outbox(scheduler.pool)
+        self._residents = Residents(
+            limits,
+            scheduler,
+            self._outbox,
+            pace,
+            start_within_s=start_within_s,
+            known_hashes=known_hashes,
+        )
+        self._announced: Batch | None = None  # planned and told of, but not computed yet
+        self._stalled = False  # nothing can run before another command comes
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do or to say now. Only a command makes it true again, never time alone."""
+        runnable = self._scheduler.running or self._scheduler.waiting
+        return bool(self._outbox or self._announced or (runnable and not self._stalled))
+
+    def handle(self, command: Command) -> None:
+        """Take a command. One for a request that is not here (any more) has no effect."""
+        self._stalled = False
+        self._residents.handle(command)
+
+    def plan(self) -> list[Chunk]:
+        """What to compute next; empty when there is nothing, or when something is to be said before.
+
+        A step takes long. When hand-offs begin, a destination can be bound meanwhile, and whoever asked for blocks, or
+        was refused, has no reason to wait for it either.
+        """
+        batch, self._announced = self._announced, None
+        if batch is None:
+            batch = self._scheduler.schedule()
+            self._stalled = not (batch.chunks or batch.stuck)
+            for sequence in batch.stuck:
+                reason = f"{len(sequence.tokens)} tokens need more KV blocks than there are"
+                self._residents.fail(sequence, reason, retryable=False)
+            self._announce(batch)
+            if self._outbox and batch.chunks:
+                self._announced = batch
+                return []
+        # Commands may have ended sequences since the batch was planned.
+        return [chunk for chunk in batch.chunks if chunk.sequence.phase is Phase.RUNNING]
+
+    def finish(self, chunks: list[Chunk], results: Iterable[Drawn | None]) -> None:
+        """The chunks are computed; for each what was drawn after it, None where the sequence goes on with another one."""
+        for chunk, drawn in zip(chunks, results, strict=True):
+            if drawn is not None and drawn.token is None:
+                reason = "the model's logits are not finite"
+                self._residents.fail(chunk.sequence, reason, retryable=True)
+                continue
+            self._advance(chunk)
+            if drawn is not None:
+                self._accept(chunk.sequence, drawn)
+
+    def fail(self, chunks: list[Chunk], reason: str) -> None:
+        """The KV of these chunks is undefined: their requests end."""
+        for chunk in chunks:
+            self._residents.fail(chunk.sequence, reason, retryable=True)
+
+    def take(self) -> list[Event]:
+        """Everything that happened since the last call."""
+        return self._outbox.take()
+
+    def load(self) -> EngineLoad:
+        """The figures of this moment."""
+        scheduler, pool = self._scheduler, self._scheduler.pool
+        return EngineLoad(
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            holding=len(scheduler.held),
+            pulling=len(scheduler.reserved),
+            pending_prefill_tokens=scheduler.pending_prefill_tokens(),
+            context_tokens=scheduler.context_tokens(),
+            blocks_total=pool.blocks,
+            blocks_used=pool.used,
+            quarantined_blocks=pool.quarantined,
+            retained_blocks=pool.retained,
+            prefill_coefficients=self._pace.prefill_coefficients,
+            decode_coefficients=self._pace.decode_coefficients,
+        )
+
+    def check_integrity(self) -> None:
+        """Asserts that every block and every sequence is where it should be."""
+        self._residents.check_integrity()
+
+    def _announce(self, batch: Batch) -> None:
+        """Say which hand-offs begin, with what the prefix cache already has of them."""
+        for sequence in batch.begun:
+            if sequence.hand_off:
+                self._outbox.started(sequence)
+                self._publish_full_blocks(sequence)
+
+    def _advance(self, chunk: Chunk) -> None:
+        sequence, end = chunk.sequence, chunk.sequence.computed + chunk.tokens
+        of_prompt = min(end, sequence.prompt_tokens) - sequence.computed
+        if of_prompt > 0:
+            sequence.computed_tokens += of_prompt
+        self._scheduler.advance(sequence, end)
+        if sequence.hand_off:
+            self._publish_full_blocks(sequence)
+
+    def _accept(self, sequence: Sequence, drawn: Drawn) -> None:
+        """One more token of output, and what follows from it."""
+        assert drawn.token is not None, "a token was drawn"
+        sequence.tokens.append(drawn.token)
+        finish = self._limits.finish_of(sequence.spec, sequence.tokens)
+        logprobs = [drawn.logprobs] if drawn.logprobs else None
+        self._outbox.tokens(sequence, logprobs, finish)
+        if finish:
+            self._residents.end(sequence)
+        elif sequence.hand_off:
+            self._outbox.published(sequence, len(sequence.blocks), sequence.computed)
+            self._scheduler.hold(sequence)
+            self._outbox.held(sequence, logprobs)
+
+    def _publish_full_blocks(self, sequence: Sequence) -> None:
+        full = sequence.registered_blocks
+        self._outbox.published(sequence, full, full * self._limits.block_tokens)
