@@ -166,7 +166,6 @@ async def test_the_official_openai_client_streams_an_explained_answer_like_any_o
                 model="toy",
                 prompt=list(range(40)),
                 max_tokens=6,
-                seed=1,
                 n=n,
                 stream=True,
                 stream_options={"include_usage": True},
