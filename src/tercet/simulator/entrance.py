@@ -174,9 +174,10 @@ class Entrance:
         Visit(self, arrival, over).enter(request)
 
     def heard(self, worker: WorkerId, word: WorkerWord) -> None:
-        if isinstance(word, Refused):
-            self._correct(worker, word)
+        corrected = isinstance(word, Refused) and self._correct(worker, word)
         self.reception.heard(word)
+        if corrected:
+            self.reception.reported(self._known[worker].endpoint)
 
     def reported(self, worker: WorkerId, report: LoadReport) -> None:
         known = self._known[worker]
@@ -202,11 +203,15 @@ class Entrance:
         self.reception.members(Membership(0, lives))
         self.reception.connected(endpoint)
 
-    def _correct(self, worker: WorkerId, refused: Refused) -> None:
+    def _correct(self, worker: WorkerId, refused: Refused) -> bool:
+        """As a session does."""
         known = self._known[worker]
-        if known.report is not None and refused.pending_tokens is not None:
-            pending = refused.pending_tokens
-            self.reported(worker, structs.replace(known.report, pending_prefill_tokens=pending))
+        if known.report is None or refused.pending_tokens is None:
+            return False
+        pending = refused.pending_tokens
+        known.report = structs.replace(known.report, pending_prefill_tokens=pending)
+        known.heard_s = self.timeline.now_s()
+        return True
 
     def _roster_of(self, role: Role) -> Roster:
         peers: dict[WorkerId, Peer] = {
