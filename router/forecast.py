@@ -1,6 +1,6 @@
 """When the first token would come: the one prediction that the split and every predicting policy share."""
 
-from tercet.latency import UNFITTED, Coefficients, attended_tokens
+from tercet.latency import Coefficients, attended_tokens
 from tercet.router.policy import Ask, WorkerView
 from tercet.wire import LoadReport
 
@@ -35,7 +35,10 @@ class Forecast:
         return ttft_s(ask, view, self.coefficients(view.report))
 
     def coefficients(self, report: LoadReport | None) -> Coefficients:
-        """A worker's fit: its own, the last seen of another one, or the assumption."""
-        if report is not None and report.prefill_coefficients != UNFITTED:
+        """A worker's fit: its own, the last seen of another one, or the assumption.
+
+        One that finds tokens free of cost is no fit: whoever has it would look idle whatever it has to do.
+        """
+        if report is not None and report.prefill_coefficients[1] > 0:
             self._fit = report.prefill_coefficients
         return self._fit
