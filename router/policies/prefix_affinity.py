@@ -1,4 +1,4 @@
-"""Least work, where work that a worker's cache saves counts: the default.
+"""Least work, where work that a worker's cache saves counts.
 
 Cost of a worker = tokens it would have to compute or pull for this request + tokens it has ahead of it. Both are in the
 same unit, so affinity needs no weight: a cached prefix attracts a request exactly as far as waiting behind others costs

@@ -102,8 +102,8 @@ class SloConfig(Section, frozen=True, kw_only=True):
 class RouterConfig(Section, frozen=True, kw_only=True):
     """How the front door chooses workers."""
 
-    policy: str = "prefix_affinity"
-    """Who gets a request: `prefix_affinity`, `dualmap` or one of the baselines in docs/routing.md."""
+    policy: str = "dualmap"
+    """Who gets a request: `dualmap`, or one of the others in docs/routing.md."""
     policy_options: dict[str, float] = {}
     """Options of the policy, by name; each policy lists its own and refuses others."""
     local_prefill_tokens_max: NonNegative = 32
