@@ -113,6 +113,7 @@ def free_port() -> int:
 async def _until_ready(url: str, router: Process, log: Path) -> None:
     """Until it answers a completion; a router that is up may not have found its workers yet."""
     body = {"model": MODEL, "prompt": "x1", "max_tokens": 1, "stream": True}
+    last = "it has ended"
     try:
         async with asyncio.timeout(READY_S_MAX), aiohttp.ClientSession() as http:
             while router.returncode is None:
@@ -121,10 +122,11 @@ async def _until_ready(url: str, router: Process, log: Path) -> None:
                         await answer.read()
                         if answer.status == 200:
                             return
-                except aiohttp.ClientError:
-                    pass
+                        last = f"it answered {answer.status}"
+                except aiohttp.ClientError as exc:
+                    last = str(exc)
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        pass
+        last = f"not within {READY_S_MAX:g} s, {last}"
     said = await asyncio.to_thread(log.read_text)
-    raise Unavailable(f"the router did not get ready: {said[-500:]}")
+    raise Unavailable(f"the router did not get ready: {last}; {said[-500:]}")

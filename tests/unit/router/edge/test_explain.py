@@ -109,7 +109,6 @@ async def test_a_whole_answer_carries_its_route_when_asked(
     reply = await http.post("/v1/completions", json=BODY, headers=ASK)
     [route] = json.loads(reply.headers["x-tercet-route"])["routes"]
     assert (route["index"], route["refusals"], route["replays"]) == (0, 0, 0)
-    assert route["waits"] >= 0, "on a busy machine reports may be late"
     assert_both_pools(route)
     record = (await http.get(f"/tercet/requests/{reply.json()['id']}")).json()
     chosen = [record["prefill_worker"], record["decode_worker"]]
