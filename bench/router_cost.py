@@ -89,6 +89,9 @@ class Seats:
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
 
+    def is_left(self, worker: Endpoint) -> bool:
+        return False
+
     def post(self, worker: Endpoint, message: Message) -> None: ...
 
 

@@ -18,9 +18,9 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     load: LoadFigures
     sessions: int = 0
     """Front doors connected."""
-    exports: int = 0
+    departures: int = 0
     """Requests to be handed off from here."""
-    adoptions: int = 0
+    arrivals: int = 0
     """Hand-offs on their way here."""
     committed: int = 0
     """Hand-offs since the start that ended with their KV here."""

@@ -16,6 +16,9 @@ from tercet.router.routes import Route, Routes
 from tercet.router.sight import Sight
 from tercet.wire import Endpoint
 
+ASKED = "asked"
+"""Why a request moved to the worker that an operator, or a plan, had named."""
+
 
 class Detour(StrEnum):
     """Why a request went to another worker than its policy chose; takes the place of the policy's own reason."""
@@ -86,6 +89,19 @@ class Dispatch:
         if choice is not None:
             self._charge(errand, ask, choice.view.endpoint, 0)
         return choice
+
+    def relocate(
+        self, errand: Errand, output_tokens: int, owner: Endpoint, now_s: float, to: WorkerId | None
+    ) -> Choice | None:
+        """Who takes a running request over from `owner`: the policy's choice, or `to`; None when that one may not be asked."""
+        if to is None:
+            return self.adopt(errand, output_tokens, frozenset({owner.worker}), now_s)
+        ask = errand.ask(output_tokens, now_s)
+        view = self.sight.pools(ask, frozenset({owner.worker}))(Role.DECODE).find(to)
+        if view is None or view.suspect:
+            return None
+        self._charge(errand, ask, view.endpoint, 0)
+        return Choice(view, (Scored(view, 0.0),), ASKED)
 
     def remember(
         self, errand: Errand, worker: Endpoint, output: Sequence[int], now_s: float

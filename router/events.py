@@ -16,6 +16,8 @@ from tercet.wire import (
     Failed,
     HandedOff,
     Refused,
+    Resume,
+    Stalled,
     Started,
     Submit,
     Tokens,
@@ -38,6 +40,18 @@ class Bound:
     """Answer to `ChooseDestination`."""
 
     worker: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """This worker is to take over a request that runs; only while it can be moved."""
+
+    worker: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Unseated:
+    """The worker in whose queue the request waits begins with nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +96,13 @@ class DeadlinePassed:
     """The client's deadline is over."""
 
 
-WorkerWord = Started | Tokens | HandedOff | Refused | Failed
+WorkerWord = Started | Tokens | HandedOff | Stalled | Refused | Failed
 Event = (
     WorkerWord
     | Chosen
     | Bound
+    | Relocated
+    | Unseated
     | TurnedAway
     | NoneUsable
     | Waited
@@ -119,7 +135,7 @@ class Send:
     """Post this to the worker; if its link is gone, `WorkerLost` follows."""
 
     worker: Endpoint
-    message: Submit | Adopt | Cancel
+    message: Submit | Adopt | Resume | Cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +150,14 @@ class Closed:
     """The worker has nothing of this request any more, or has been told to forget it."""
 
     worker: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A move that `Relocated` began is over; `reason` says why the request stays at `source`, empty when it does not."""
+
+    source: Endpoint
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +213,7 @@ Command = (
     | Send
     | Prefilled
     | Closed
+    | Moved
     | Busy
     | Deliver
     | Bill

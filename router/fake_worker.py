@@ -20,12 +20,14 @@ from tercet.wire import (
     Adopt,
     Cancel,
     Endpoint,
+    Failed,
     FrontDoorMessage,
     HandedOff,
     Hello,
     LoadReport,
     Message,
     Refused,
+    Resume,
     Started,
     Submit,
     Tokens,
@@ -127,10 +129,10 @@ class FakeWorker:
         """Front doors that are connected."""
         return len(self._links)
 
-    def hand_over(self, request: RequestId, epoch: Epoch) -> bool:
-        """A peer takes the request over, if it is held here under `epoch`."""
+    def hand_over(self, request: RequestId, epoch: Epoch, *, live: bool) -> bool:
+        """A peer takes the request over, if it is held here under `epoch`, or runs and is moved."""
         job = self.jobs.get(request)
-        if job is None or job.epoch != epoch or not job.held:
+        if job is None or job.epoch != epoch or not (job.held or live):
             return False
         del self.jobs[request]
         usage = Usage(computed_tokens=len(job.spec.prompt))
@@ -159,11 +161,14 @@ class FakeWorker:
                 self.jobs[spec.id] = Job(spec, epoch, link, len(output), hand_off)
                 if hand_off:
                     self._say(link, Started(spec.id, epoch))
-            case Adopt(spec, epoch, source, output):
+            case Adopt(spec, epoch, output=output):
                 job = Job(spec, epoch, link, len(output), held=True)
                 self.jobs[spec.id] = job
-                task = asyncio.get_running_loop().create_task(self._pull(job, source))
+                task = asyncio.get_running_loop().create_task(self._pull(job, message))
                 self._tasks.append(task)
+            case Resume(request, epoch):
+                if request not in self.jobs:
+                    self._say(link, Failed(request, epoch, "it is not here any more"))
             case Cancel(request, epoch):
                 job_or_none = self.jobs.get(request)
                 if job_or_none is not None and job_or_none.epoch <= epoch:
@@ -171,14 +176,13 @@ class FakeWorker:
         if isinstance(message, Submit | Adopt | Cancel):
             self.heard.append(message)
 
-    async def _pull(self, job: Job, source: Endpoint) -> None:
+    async def _pull(self, job: Job, order: Adopt) -> None:
         """Wait until the source holds the request, or is gone: then begin from the prompt."""
-        source_epoch = Epoch(job.epoch - 1)
         while self.jobs.get(job.spec.id) is job:
-            peer = self._peers.get(source.worker)
+            peer = self._peers.get(order.source.worker)
             if peer is None or job.spec.id not in peer.jobs:
                 break
-            if peer.hand_over(job.spec.id, source_epoch):
+            if peer.hand_over(job.spec.id, order.source_epoch, live=order.live):
                 job.pulled_tokens = len(job.spec.prompt)
                 break
             await asyncio.sleep(self.step_s)

@@ -1,11 +1,18 @@
 """One request's life as a state machine: events go in, commands come out, and every token reaches the client once.
 
     CHOOSING ──► ALONE ─────────────────────────────────────────► ENDED
-        │  ▲       one worker does everything under epoch e          ▲
-        │  └── replay under e + 2 from ALONE … DECODING              │
+        │  ▲       │ ▲  one worker does everything                   ▲
+        │  │       ▼ │                                               │
+        │  │     LEAVING ◄─────────────┐  it runs on while another   │
+        │  │         └──────────────┐  │  one pulls, until that      │
+        │  └── replay, from any     ▼  │  has taken over             │
         └──► PREFILLING ──► BINDING ⇄ MOVING ──► DECODING ───────────┘
-              queued at P    P runs,    D pulls     D owns it under e + 1
+              queued at P    P runs,    D pulls     D owns it
                              no D yet   from P
+
+Every attempt of a worker to own the request has an epoch of its own, later ones higher ones. What comes from a worker that
+is no leg any more is not listened to: so this is the one place where it is decided who owns the request, and workers that do
+not know ask here.
 
 A flight knows no sockets, no clock and no policy: it asks for workers and is told which. Its truth is the token log; its
 legs name those workers only that may still hold something of the request and therefore must be told when it ends.
@@ -29,18 +36,39 @@ from tercet.router.events import (
     Fail,
     Finish,
     Joined,
+    Moved,
     NoneUsable,
     Prefilled,
+    Relocated,
     Send,
     TurnedAway,
+    Unseated,
     Wait,
     Waited,
     WorkerLost,
 )
 from tercet.router.legs import Leg, Legs
 from tercet.router.patience import Patience
-from tercet.router.phase import HAS_DESTINATION, MAY_HAVE_SOURCE, MOVES, NEEDS_SOURCE, Phase
-from tercet.wire import Adopt, Endpoint, Failed, HandedOff, Refused, Started, Submit, Tokens
+from tercet.router.phase import (
+    HAS_DESTINATION,
+    MAY_HAVE_SOURCE,
+    MOVABLE,
+    MOVES,
+    NEEDS_SOURCE,
+    Phase,
+)
+from tercet.wire import (
+    Adopt,
+    Endpoint,
+    Failed,
+    HandedOff,
+    Refused,
+    Resume,
+    Stalled,
+    Started,
+    Submit,
+    Tokens,
+)
 
 
 class Flight:
@@ -55,18 +83,17 @@ class Flight:
         self.log = TokenLog()
         self.phase = Phase.CHOOSING
         self.legs = Legs(spec.id)
+        self.epoch = FIRST_EPOCH
+        """The source's, or that of whoever is alone."""
         self.replays = 0
         self.refusals = 0
         self._replays_max = replays_max
         self._patience = Patience(wait_s_max)
         self._waiting = False
+        self._left: Endpoint | None = None
+        """The worker that gave it away last, or tried to."""
         self._given: list[int] = []
         """The log as it was when this attempt began."""
-
-    @property
-    def epoch(self) -> Epoch:
-        """The source's epoch; a destination owns under the next one, a replay under the one after that."""
-        return Epoch(FIRST_EPOCH + 2 * self.replays)
 
     def start(self) -> list[Command]:
         """The first commands of the request's life."""
@@ -85,8 +112,14 @@ class Flight:
                 return self._bound(event.worker)
             case Started():
                 return self._started(event)
+            case Relocated(worker):
+                return self._relocated(worker)
+            case Unseated():
+                return self._unseated()
             case HandedOff():
                 return self._handed_off(event)
+            case Stalled():
+                return self._stalled(event)
             case Refused():
                 return self._refused(event)
             case Failed():
@@ -111,7 +144,8 @@ class Flight:
         assert self.legs.source is not None or self.phase not in NEEDS_SOURCE, self
         assert self.legs.source is None or self.phase in MAY_HAVE_SOURCE, self
         assert (self.legs.destination is not None) is (self.phase in HAS_DESTINATION), self
-        assert self.log.fence in (self.epoch, self.epoch + 1), self
+        assert self.log.fence <= self.legs.last_epoch, self
+        assert self.epoch <= self.legs.last_epoch, self
         assert self.replays <= self._replays_max, self
 
     def __repr__(self) -> str:
@@ -159,9 +193,15 @@ class Flight:
         assert self.legs.source is not None, self
         self._waiting = False
         self._move_to(Phase.MOVING)
-        self.legs.destination = Leg(worker, Epoch(self.epoch + 1))
-        adopt = Adopt(self.spec, self.legs.destination.epoch, self.legs.source.worker, self._given)
-        return [Send(worker, adopt)]
+        self.legs.destination = Leg(worker, self.legs.next_epoch())
+        return [self._adopt(self.legs.source, self.legs.destination, self._given)]
+
+    def _adopt(self, source: Leg, destination: Leg, output: list[int]) -> Command:
+        live = self.phase is Phase.LEAVING
+        order = Adopt(
+            self.spec, destination.epoch, source.worker, source.epoch, list(output), live=live
+        )
+        return Send(destination.worker, order)
 
     def _none_usable(self, event: NoneUsable) -> list[Command]:
         """Wait and ask again, also those that said no. Whoever was asked early goes on waiting."""
@@ -189,7 +229,7 @@ class Flight:
         if event.index > len(self.log.tokens):
             return self._breach(leg, f"left a gap before token {event.index}")
         commands: list[Command] = []
-        if self.phase is Phase.MOVING and leg is self.legs.destination:
+        if leg is self.legs.destination:
             commands += self._overtake()
         if not leg.spoke:
             leg.spoke = True
@@ -206,9 +246,17 @@ class Flight:
     def _overtake(self) -> list[Command]:
         """The destination speaks, so it owns the request. A source that has said nothing may still be computing what the
         destination has computed itself, and is told to stop; else its `HandedOff` is on the way."""
-        self._move_to(Phase.DECODING)
+        if self.phase is Phase.DECODING:
+            return []
+        moved = self._taken_over()
         source = self.legs.source
-        return self.legs.forget(source) if source is not None and not source.spoke else []
+        return [*moved, *(self.legs.forget(source) if source and not source.spoke else [])]
+
+    def _taken_over(self) -> list[Command]:
+        """Whoever pulled owns the request, or is the only one who can."""
+        was_live = self.phase is Phase.LEAVING
+        self._move_to(Phase.DECODING)
+        return [Moved(self._left)] if was_live and self._left is not None else []
 
     def _finish(self, leg: Leg, event: Tokens, reason: FinishReason) -> list[Command]:
         """The owner is done and keeps nothing; the other leg, if there is one, is told to forget."""
@@ -216,15 +264,14 @@ class Flight:
         return [*bill, *self.legs.close(leg), *self._end(), Finish(reason, leg.worker)]
 
     def _handed_off(self, event: HandedOff) -> list[Command]:
+        leg = self.legs.source
         if event.epoch != self.epoch:
             return []
-        leg = self.legs.source
         if leg is not None and self.legs.destination is None:
-            return self._breach(leg, "handed off to nobody")
-        if self.phase is Phase.MOVING:
-            self._move_to(Phase.DECODING)
+            return self._gone(leg, f"{leg.name} handed off to somebody who was given up")
+        moved = self._taken_over() if self.phase in (Phase.MOVING, Phase.LEAVING) else []
         closed = self.legs.close(leg) if leg is not None else []
-        return [Bill(event.usage, of_source=True), *closed]
+        return [Bill(event.usage, of_source=True), *moved, *closed]
 
     def _refused(self, event: Refused) -> list[Command]:
         """Nothing was kept: ask the next one. Only where the other owner is gone already does it cost a replay."""
@@ -232,6 +279,8 @@ class Flight:
         if leg is None:
             return []
         self.refusals += 1
+        if self._is_taking_over(leg):
+            return [*self.legs.close(leg), *self._stay(f"{leg.name} declined: {event.reason}")]
         if self.phase is Phase.MOVING and leg is self.legs.destination:
             self._patience.refused_by(leg.worker.worker)
             self._move_to(Phase.BINDING)
@@ -249,6 +298,8 @@ class Flight:
         if event.epoch < self.log.fence:
             return self.legs.close(leg)
         cause = f"{leg.name} gave up: {event.reason}"
+        if self._is_taking_over(leg):
+            return [*self.legs.close(leg), *self._stay(cause)]
         if event.retryable:
             self._patience.avoid.add(leg.worker.worker)
             return self._gone(leg, cause)
@@ -260,17 +311,71 @@ class Flight:
         leg = self.legs.at(event.worker)
         return [] if leg is None else self._gone(leg, f"{leg.name} was lost: {event.reason}")
 
+    # ---- moving ------------------------------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> Endpoint | None:
+        """Who could be told to give the request away; None while nobody could."""
+        if self.phase not in MOVABLE:
+            return None
+        leg = self.legs.destination or self.legs.source
+        return leg.worker if leg is not None else None
+
+    def _relocated(self, worker: Endpoint) -> list[Command]:
+        """What the owner has is copied while it runs on; of two legs the source's is only waiting for its last word."""
+        assert self.phase in MOVABLE, self
+        lingering = self.legs.turn()
+        source = self.legs.source
+        assert source is not None, self
+        self._move_to(Phase.LEAVING)
+        self.epoch, self._left = source.epoch, source.worker
+        self.legs.destination = Leg(worker, self.legs.next_epoch())
+        return [*lingering, self._adopt(source, self.legs.destination, self.log.tokens)]
+
+    def _is_taking_over(self, leg: Leg) -> bool:
+        return self.phase is Phase.LEAVING and leg is self.legs.destination
+
+    def _stay(self, reason: str) -> list[Command]:
+        """The destination is out, so what it may still say is not listened to. The source may be frozen, and is told to go
+        on; should it have given the request away meanwhile, it will say so."""
+        source = self.legs.source
+        assert source is not None, self
+        self._move_to(Phase.ALONE)
+        return [
+            Moved(source.worker, reason),
+            Send(source.worker, Resume(self.spec.id, source.epoch)),
+        ]
+
+    def _stalled(self, event: Stalled) -> list[Command]:
+        """The source does not know how the move has ended."""
+        if self.phase is Phase.DECODING and event.epoch == self.epoch:
+            return self.legs.forget(self.legs.source)
+        if self.phase is Phase.LEAVING and event.epoch == self.epoch:
+            return [*self.legs.forget(self.legs.destination), *self._stay(event.reason)]
+        return []
+
+    def _unseated(self) -> list[Command]:
+        """Nothing has been computed: somebody else may begin as well."""
+        if self.phase is not Phase.PREFILLING:
+            return []
+        forgotten = self.legs.forget_all()
+        self.epoch = self.legs.next_epoch()
+        self._move_to(Phase.CHOOSING)
+        return [*forgotten, *self._choose()]
+
     # ---- losing and ending -------------------------------------------------------------------------------------------
 
     def _gone(self, leg: Leg, cause: str) -> list[Command]:
         """A leg has nothing any more. A bound destination recomputes by itself what it can no longer pull, so only the
         loss of the last one to wait for costs a replay."""
+        taking_over = self._is_taking_over(leg)
         closed = self.legs.close(leg)
+        if taking_over:
+            return [*closed, *self._stay(cause)]
         if self.legs.destination is None:
             return [*closed, *self._replay(cause)]
-        if self.phase is Phase.MOVING:
-            self._move_to(Phase.DECODING)
-        return closed
+        moved = self._taken_over() if self.phase in (Phase.MOVING, Phase.LEAVING) else []
+        return [*closed, *moved]
 
     def _replay(self, cause: str) -> list[Command]:
         """Cancel what is left and begin again from the log, under an epoch no former owner can reach."""
@@ -278,6 +383,7 @@ class Flight:
             return self._fail(self._last_word(cause))
         forgotten = self.legs.forget_all()
         self.replays += 1
+        self.epoch = self.legs.next_epoch()
         self.log.raise_fence(self.epoch)
         self._waiting = False
         self._move_to(Phase.CHOOSING)

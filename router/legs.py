@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tercet.ids import Epoch, RequestId
+from tercet.ids import FIRST_EPOCH, Epoch, RequestId
 from tercet.router.events import Closed, Command, Send
 from tercet.wire import Cancel, Endpoint
 
@@ -27,12 +27,27 @@ class Leg:
 
 
 class Legs:
-    """At most two: the source, or a worker that is alone, under an even epoch; the destination under the next one."""
+    """At most two: the source, or a worker that is alone, and the destination, under a later epoch."""
 
     def __init__(self, request: RequestId) -> None:
         self.source: Leg | None = None
         self.destination: Leg | None = None
+        self.last_epoch = FIRST_EPOCH
+        """No leg has had a later one."""
         self._request = request
+
+    def next_epoch(self) -> Epoch:
+        """One that no leg has had."""
+        self.last_epoch = Epoch(self.last_epoch + 1)
+        return self.last_epoch
+
+    def turn(self) -> list[Command]:
+        """A destination becomes the source of the next move; what the source before it still has is not wanted."""
+        if self.destination is None:
+            return []
+        forgotten = self.forget(self.source)
+        self.source, self.destination = self.destination, None
+        return forgotten
 
     def __repr__(self) -> str:
         return f"Legs({self.source}, {self.destination})"

@@ -9,7 +9,7 @@ class Phase(StrEnum):
     CHOOSING = "choosing"
     """Nobody."""
     ALONE = "alone"
-    """One worker, to the end."""
+    """One worker, to the end, unless it is moved."""
     PREFILLING = "prefilling"
     """The source, in its queue."""
     BINDING = "binding"
@@ -18,21 +18,28 @@ class Phase(StrEnum):
     """The source computes or holds, the destination pulls."""
     DECODING = "decoding"
     """The destination; the source may still hold blocks nobody needs."""
+    LEAVING = "leaving"
+    """The source, which goes on until the destination, which pulls, has taken over."""
     ENDED = "ended"
     """Nobody, for good."""
 
 
+P = Phase
+
 MOVES: dict[Phase, frozenset[Phase]] = {
-    Phase.CHOOSING: frozenset({Phase.ALONE, Phase.PREFILLING, Phase.ENDED}),
-    Phase.ALONE: frozenset({Phase.CHOOSING, Phase.ENDED}),
-    Phase.PREFILLING: frozenset({Phase.BINDING, Phase.CHOOSING, Phase.ENDED}),
-    Phase.BINDING: frozenset({Phase.MOVING, Phase.CHOOSING, Phase.ENDED}),
-    Phase.MOVING: frozenset({Phase.BINDING, Phase.DECODING, Phase.CHOOSING, Phase.ENDED}),
-    Phase.DECODING: frozenset({Phase.CHOOSING, Phase.ENDED}),
-    Phase.ENDED: frozenset(),
+    P.CHOOSING: frozenset({P.ALONE, P.PREFILLING, P.ENDED}),
+    P.ALONE: frozenset({P.LEAVING, P.CHOOSING, P.ENDED}),
+    P.PREFILLING: frozenset({P.BINDING, P.CHOOSING, P.ENDED}),
+    P.BINDING: frozenset({P.MOVING, P.CHOOSING, P.ENDED}),
+    P.MOVING: frozenset({P.BINDING, P.DECODING, P.CHOOSING, P.ENDED}),
+    P.DECODING: frozenset({P.LEAVING, P.CHOOSING, P.ENDED}),
+    P.LEAVING: frozenset({P.ALONE, P.DECODING, P.CHOOSING, P.ENDED}),
+    P.ENDED: frozenset(),
 }
 """Anything else is a bug."""
 
-NEEDS_SOURCE = frozenset({Phase.ALONE, Phase.PREFILLING, Phase.BINDING, Phase.MOVING})
-MAY_HAVE_SOURCE = NEEDS_SOURCE | {Phase.DECODING}
-HAS_DESTINATION = frozenset({Phase.MOVING, Phase.DECODING})
+NEEDS_SOURCE = frozenset({P.ALONE, P.PREFILLING, P.BINDING, P.MOVING, P.LEAVING})
+MAY_HAVE_SOURCE = NEEDS_SOURCE | {P.DECODING}
+HAS_DESTINATION = frozenset({P.MOVING, P.DECODING, P.LEAVING})
+MOVABLE = frozenset({P.ALONE, P.DECODING})
+"""One worker has it and is not about to give it away."""

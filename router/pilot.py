@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVarTuple
 
 from tercet.clock import Clock
-from tercet.errors import RequestFailed, TercetError, Unavailable
+from tercet.errors import MoveRefused, RequestFailed, TercetError, Unavailable
 from tercet.ids import WorkerId
 from tercet.request import FinishReason, TokenLogprobs
 from tercet.router.dispatch import Dispatch
@@ -25,8 +25,10 @@ from tercet.router.events import (
     Event,
     Fail,
     Finish,
+    Moved,
     NoneUsable,
     Prefilled,
+    Relocated,
     Send,
     TurnedAway,
     Wait,
@@ -88,6 +90,7 @@ class Desk(Protocol):
 
     def busy(self, worker: Endpoint, retry_after_s: float) -> None: ...
     def prefilled(self, worker: Endpoint) -> None: ...
+    def moved(self, source: Endpoint) -> None: ...
     def generated(self, ticket: Ticket, tokens: int) -> None: ...
 
 
@@ -154,6 +157,40 @@ class Pilot:
         self.handle(Chosen(route.view.endpoint, route.hand_off))
         self._sink.begun()
 
+    @property
+    def owner(self) -> Endpoint | None:
+        """The worker that could give the request to another one now; None while none could."""
+        return self._flight.owner
+
+    @property
+    def leaving(self) -> Endpoint | None:
+        """The worker that is giving it to another one; None while none is."""
+        source = self._flight.legs.source
+        return source.worker if source and self._flight.phase is Phase.LEAVING else None
+
+    @property
+    def queued_at(self) -> Endpoint | None:
+        """The worker in whose queue it waits, as far as is known."""
+        source = self._flight.legs.source
+        waits = self._flight.phase is Phase.PREFILLING and source is not None
+        return source.worker if source is not None and waits else None
+
+    def relocate(self, to: WorkerId | None = None) -> Endpoint:
+        """Have another worker take the request over while it runs; returns which. Raises `MoveRefused`, nothing changed."""
+        owner = self._flight.owner
+        if owner is None:
+            raise MoveRefused(f"it is {self._flight.phase} now; only what decodes can be moved")
+        if owner.worker == to:
+            raise MoveRefused(f"it is at {to} already")
+        output_tokens, now_s = len(self._flight.log.tokens), self._clock.now_s()
+        dispatch = self._desk.dispatch
+        choice = dispatch.relocate(self.ticket.errand, output_tokens, owner, now_s, to)
+        if choice is None:
+            raise MoveRefused(f"{to} may not be asked now" if to else dispatch.why_none())
+        self._tally.relocated(owner.worker, choice, now_s)
+        self.handle(Relocated(choice.view.endpoint))
+        return choice.view.endpoint
+
     def turned_away(self, error: Unavailable) -> None:
         """The door has found none."""
         self.handle(TurnedAway(error))
@@ -173,6 +210,9 @@ class Pilot:
                     desk.prefilled(worker)
                 case Closed(worker):
                     errand.slot.strike(worker)
+                case Moved(source, reason):
+                    self._tally.moved(reason, self._clock.now_s())
+                    desk.moved(source)
                 case Busy(worker, retry_after_s):
                     desk.busy(worker, retry_after_s)
                     self._refused_by(worker)

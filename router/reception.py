@@ -12,14 +12,14 @@ import msgspec
 
 from tercet.clock import Clock
 from tercet.config import ClusterConfig
-from tercet.errors import TercetError
-from tercet.ids import RequestId
+from tercet.errors import MoveRefused, TercetError
+from tercet.ids import RequestId, WorkerId
 from tercet.request import RequestSpec
 from tercet.role import Role
 from tercet.router.dispatch import Dispatch
 from tercet.router.door import NEVER_S, Door, DoorRules, FairShare, Lines, Sent, Ticket, Verdict
 from tercet.router.errand import Errand
-from tercet.router.events import Joined, WorkerLost, WorkerWord
+from tercet.router.events import Joined, Unseated, WorkerLost, WorkerWord
 from tercet.router.flight import Flight
 from tercet.router.hearsay import Hearsay
 from tercet.router.ledger import Ledger, Slot, life_of
@@ -42,6 +42,9 @@ class Seating(Seats, Protocol):
 
     def post(self, worker: Endpoint, message: Message) -> None:
         """Send soon; if the worker is gone, its loss is or will be told."""
+
+    def is_left(self, worker: Endpoint) -> bool:
+        """Whether this life of the worker is to have no requests any more, though it still works."""
 
 
 class Reception:
@@ -100,6 +103,16 @@ class Reception:
         for pilot in sorted(self._pilots.values(), key=lambda one: not self.door.holds(one.ticket)):
             pilot.fail(error)
 
+    def relocate(self, request: RequestId, to: WorkerId | None = None) -> Endpoint:
+        """Have a running request taken over by another worker, `to` or one of the policy's; returns which.
+
+        Raises `MoveRefused`, with nothing changed.
+        """
+        pilot = self._pilots.get(request)
+        if pilot is None:
+            raise MoveRefused("no such request runs here", known=False)
+        return pilot.relocate(to)
+
     def prefix(self, spec: RequestSpec) -> Prefix:
         """The names of the prompt's prefixes; a trace has them without tokens."""
         block_tokens = self._config.engine_of(Role.DECODE).block_tokens
@@ -141,6 +154,11 @@ class Reception:
         self.door.refused(worker.worker, retry_after_s, self._clock.now_s())
         self._arm()
 
+    def moved(self, source: Endpoint) -> None:
+        """A live move is over, one way or the other: the next one may begin."""
+        if self._seating.is_left(source):
+            self._timers.call_later(0.0, self._evacuate, source)
+
     def prefilled(self, worker: Endpoint) -> None:
         self._carry_out(self.door.first_token(worker.worker, self._clock.now_s()))
 
@@ -162,6 +180,8 @@ class Reception:
         now_s = self._clock.now_s()
         self.ledger.reconcile(worker, now_s)
         self._carry_out(self.door.news(worker.worker, now_s))
+        if self._seating.is_left(worker):
+            self._evacuate(worker)
 
     def learned(self, worker: Endpoint, names: bytes) -> None:
         """Other front doors sent it prompts with these prefixes."""
@@ -185,6 +205,20 @@ class Reception:
         lives = {life_of(endpoint) for endpoint in membership.workers}
         self.index.keep_only(lives)
         self.hearsay.keep_only(lives)
+
+    def _evacuate(self, worker: Endpoint) -> None:
+        """Nobody is to be left on that worker: who waits in its queue begins elsewhere, who runs moves, a few at a time."""
+        pilots = list(self._pilots.values())
+        places = EVACUATING_MAX - sum(pilot.leaving == worker for pilot in pilots)
+        for pilot in pilots:
+            if pilot.queued_at == worker:
+                pilot.handle(Unseated())
+            elif places > 0 and pilot.owner == worker:
+                try:
+                    pilot.relocate()
+                except MoveRefused:
+                    return  # nobody takes anything now; its next report is the next occasion
+                places -= 1
 
     def _has_others(self, worker: Endpoint) -> bool:
         """Whether other front doors would hear of what that worker is told."""
@@ -242,6 +276,8 @@ def routes_of(config: ClusterConfig, dice: Dice) -> Routes:
     return Routes(options.build(dice), decode, Split(router.local_prefill_tokens_max))
 
 
+EVACUATING_MAX = 4
+"""Requests that leave a worker at the same time: more would copy no faster, and each one that is frozen waits for the others."""
 AHEAD_SHARE = 0.7
 """A worker refuses what it cannot start within `start_within_s`. It is sent more while it has clearly less to do, so that a
 refusal is rare: it takes several front doors at once."""

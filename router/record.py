@@ -15,6 +15,7 @@ from tercet.errors import (
 from tercet.ids import RequestId, WorkerId
 from tercet.request import FinishReason
 from tercet.role import Role
+from tercet.router.moves import MoveNote, Moves
 from tercet.router.note import ChoiceNote, note_of
 from tercet.router.policy import Ask, Choice
 from tercet.router.routes import Route
@@ -94,6 +95,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Longest pause between two arrivals."""
     total_ms: float = 0.0
     replays: int = 0
+    moves: tuple[MoveNote, ...] = ()
+    """Live moves, the last ones if there were many."""
     refusals: int = 0
     waits: int = 0
     """Times that no worker could be asked, and it waited."""
@@ -145,6 +148,10 @@ class Tally:
     outcome: Outcome = Outcome.RUNNING
     finish: FinishReason | None = None
     error: str = ""
+    moves: Moves = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moves = Moves(self.started_s)
 
     def begun(self, route: Route, now_s: float) -> None:
         """A worker was chosen to begin with it, for the first time or again."""
@@ -166,6 +173,16 @@ class Tally:
         self.decode_worker = choice.view.worker
         self.choices = (*self.choices[:1], note_of(choice))
 
+    def relocated(self, source: WorkerId, choice: Choice, now_s: float) -> None:
+        """A worker was chosen to take it over while it runs."""
+        self.moves.begin(source, choice.view.worker, now_s)
+
+    def moved(self, reason: str, now_s: float) -> None:
+        """That has ended; with a `reason` it stays where it was."""
+        self.moves.end(reason, now_s)
+        if not reason:
+            self.decode_worker = self.moves.notes[-1].destination
+
     def billed(self, usage: Usage, of_source: bool) -> None:
         """What it cost on one of its workers."""
         if of_source:
@@ -185,6 +202,7 @@ class Tally:
             self.first_s = now_s
         else:
             self.longest_pause_s = max(self.longest_pause_s, now_s - self.last_s)
+            self.moves.arrived(now_s - self.last_s)
         self.last_s = now_s
         self.output_tokens += tokens
 
@@ -220,6 +238,7 @@ class Tally:
             itl_ms_max=self.longest_pause_s * 1e3 if self.output_tokens > 1 else None,
             total_ms=((self.ended_s or now_s) - self.started_s) * 1e3,
             replays=replays,
+            moves=tuple(self.moves.notes),
             refusals=refusals,
             waits=self.waits,
             outcome=self.outcome,

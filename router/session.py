@@ -79,8 +79,13 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """Connected and part of the membership."""
-        return self._link is not None and not self.retired
+        """Connected, part of the membership, and not about to leave it."""
+        return self._link is not None and not self.retired and not self.draining
+
+    @property
+    def draining(self) -> bool:
+        """The worker has said that it wants no more work, and to be rid of what it has."""
+        return self.report is not None and self.report.draining
 
     def report_age_s(self, now_s: float) -> float:
         """Time since the last report, or since the link was opened."""

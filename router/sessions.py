@@ -52,6 +52,11 @@ class Sessions:
         if session is not None:
             session.post(message)
 
+    def is_left(self, worker: Endpoint) -> bool:
+        """It is out of the membership, or leaves by itself, and its link stands."""
+        session = self._sessions.get(life_of(worker))
+        return session is not None and session.connected and not session.usable
+
     def update(self, membership: Membership) -> None:
         """Open sessions with new workers; retire those that no longer belong."""
         members = {life_of(endpoint): endpoint for endpoint in membership.workers}

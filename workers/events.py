@@ -24,12 +24,16 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Reserve(msgspec.Struct, frozen=True):
-    """Find cached blocks and allocate the rest for a request whose KV will be pulled; answered by `Reserved`."""
+    """Find cached blocks and allocate the rest for a request whose KV will be pulled; answered by `Reserved`.
+
+    A hand-off brings at least one more token; a `live` request may come as it is, so its last one is never thought cached.
+    """
 
     spec: RequestSpec
     epoch: Epoch
     owner: str
     output: tuple[int, ...] = ()
+    live: bool = False
 
 
 class Arrived(msgspec.Struct, frozen=True):
@@ -40,18 +44,27 @@ class Arrived(msgspec.Struct, frozen=True):
     tokens: int
 
 
+class Extend(msgspec.Struct, frozen=True):
+    """A reserved request has grown at its source: have blocks for `tokens` tokens; answered by `Extended`."""
+
+    request: RequestId
+    epoch: Epoch
+    tokens: int
+
+
 class Commit(msgspec.Struct, frozen=True):
-    """All KV arrived: own the request and decode on from `output`, whose last token has no KV yet."""
+    """The KV of the first `tokens` tokens is here: own the request and go on from `output`."""
 
     request: RequestId
     epoch: Epoch
     output: tuple[int, ...]
+    tokens: int
     pulled_tokens: int = 0
     pulled_bytes: int = 0
     pull_s: float = 0.0
     pull_exposed_s: float = 0.0
     logprobs: tuple[TokenLogprobs, ...] | None = None
-    """Of the tokens by which `output` is longer than what `Reserve` gave, as the source's `Held` had them."""
+    """Of the tokens by which `output` is longer than what `Reserve` gave."""
 
 
 class Recompute(msgspec.Struct, frozen=True):
@@ -63,6 +76,15 @@ class Recompute(msgspec.Struct, frozen=True):
 
     request: RequestId
     epoch: Epoch
+    quarantine: tuple[BlockId, ...] = ()
+
+
+class Decline(msgspec.Struct, frozen=True):
+    """The pull failed, and the source has the request still: say `Refused` to the owner and forget it, as `Drop` does."""
+
+    request: RequestId
+    epoch: Epoch
+    reason: str
     quarantine: tuple[BlockId, ...] = ()
 
 
@@ -80,6 +102,28 @@ class Unquarantine(msgspec.Struct, frozen=True):
     blocks: tuple[BlockId, ...]
 
 
+class Expose(msgspec.Struct, frozen=True):
+    """Publish the KV of a request as it grows, while it runs; answered by `Published`, or by `Ended` if it is not here."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+class Freeze(msgspec.Struct, frozen=True):
+    """Stop stepping an exposed request and publish all it has; answered by `Held`."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+class Thaw(msgspec.Struct, frozen=True):
+    """Run a request on that nobody takes over; an `owner` who asks for it is told by `Failed` if it is not here."""
+
+    request: RequestId
+    epoch: Epoch
+    owner: str = ""
+
+
 class Release(msgspec.Struct, frozen=True):
     """The destination has committed or given up: the blocks of a held request may go (they stay as prefix cache)."""
 
@@ -93,7 +137,22 @@ class DropOwner(msgspec.Struct, frozen=True):
     owner: str
 
 
-Command = Run | Reserve | Arrived | Commit | Recompute | Drop | Unquarantine | Release | DropOwner
+Command = (
+    Run
+    | Reserve
+    | Arrived
+    | Extend
+    | Commit
+    | Recompute
+    | Decline
+    | Drop
+    | Unquarantine
+    | Expose
+    | Freeze
+    | Thaw
+    | Release
+    | DropOwner
+)
 
 # ---- events ----------------------------------------------------------------------------------------------------------
 
@@ -114,8 +173,16 @@ class Reserved(msgspec.Struct, frozen=True):
     held_blocks: int
 
 
+class Extended(msgspec.Struct, frozen=True):
+    """Answer to `Extend`: the blocks behind those that were reserved before; none where there is no room."""
+
+    request: RequestId
+    epoch: Epoch
+    blocks: tuple[BlockId, ...]
+
+
 class Published(msgspec.Struct, frozen=True):
-    """More KV of a hand-off request is final: its blocks number `first…`, covering `tokens` tokens in all."""
+    """More KV of a request that moves is final: its blocks number `first…`, covering `tokens` tokens in all."""
 
     request: RequestId
     epoch: Epoch
@@ -126,15 +193,20 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A hand-off request has its first token; everything is published and the blocks wait for `Release`."""
+    """A request has stopped to be taken over: a hand-off after its first token, another one when it was frozen.
+
+    The KV of its first `tokens` tokens is published, and its blocks wait for `Release` or `Thaw`.
+    """
 
     request: RequestId
     epoch: Epoch
+    owner: str
     output: tuple[int, ...]
+    tokens: int
     cached_tokens: int
     computed_tokens: int
     logprobs: tuple[TokenLogprobs, ...] | None = None
-    """Of the tokens drawn here, where the request asked for them; the destination repeats them with the tokens."""
+    """Of the last tokens of `output`, where the request asked for them; the destination repeats them with the tokens."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -144,4 +216,4 @@ class Ended(msgspec.Struct, frozen=True):
     epoch: Epoch
 
 
-Event = Said | Reserved | Published | Held | Ended
+Event = Said | Reserved | Extended | Published | Held | Ended

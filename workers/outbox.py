@@ -3,10 +3,11 @@
 Decides nothing; it only remembers, in each sequence, what has been said and published already.
 """
 
+from tercet.ids import BlockId, Epoch, RequestId
 from tercet.request import FinishReason, TokenLogprobs
 from tercet.wire import Failed, Refused, Started, Tokens
 from tercet.workers.block_pool import BlockPool
-from tercet.workers.events import Ended, Event, Held, Published, Reserved, Said
+from tercet.workers.events import Ended, Event, Extended, Held, Published, Reserved, Said, Thaw
 from tercet.workers.sequence import Sequence
 
 
@@ -51,10 +52,9 @@ class Outbox:
     def refused(
         self, sequence: Sequence, reason: str, retry_after_s: float, pending_tokens: int
     ) -> None:
-        """Not taken, but may be later or elsewhere."""
+        """Not taken, but may be later or elsewhere; `ended` follows."""
         message = Refused(sequence.id, sequence.epoch, reason, retry_after_s, pending_tokens)
         self._events.append(Said(sequence.owner, message))
-        self.ended(sequence)
 
     def failed(self, sequence: Sequence, reason: str, *, retryable: bool) -> None:
         """Given up; `ended` follows when the blocks are gone."""
@@ -78,17 +78,36 @@ class Outbox:
         event = Published(sequence.id, sequence.epoch, first, blocks, generations, tokens)
         self._events.append(event)
 
-    def held(self, sequence: Sequence, logprobs: list[TokenLogprobs] | None) -> None:
+    def exposed(self, sequence: Sequence) -> None:
+        """From now on its KV is published as it grows; says so at once, even when there is none yet."""
+        self._events.append(Published(sequence.id, sequence.epoch, 0, (), (), 0))
+
+    def held(self, sequence: Sequence) -> None:
         """Everything is published, and the blocks stay until they are released."""
         event = Held(
             sequence.id,
             sequence.epoch,
+            sequence.owner,
             tuple(sequence.output),
+            sequence.computed,
             sequence.cached_tokens or 0,
             sequence.computed_tokens,
-            tuple(logprobs) if logprobs else None,
+            tuple(sequence.logprobs) if sequence.logprobs else None,
         )
         self._events.append(event)
+
+    def extended(self, sequence: Sequence, blocks: list[BlockId]) -> None:
+        """So many more blocks are reserved."""
+        self._events.append(Extended(sequence.id, sequence.epoch, tuple(blocks)))
+
+    def absent(self, request: RequestId, epoch: Epoch) -> None:
+        """There is no such request here, as if it had ended just now."""
+        self._events.append(Ended(request, epoch))
+
+    def missing(self, command: Thaw) -> None:
+        """There is no such request here to run on."""
+        message = Failed(command.request, command.epoch, "it is not here any more")
+        self._events.append(Said(command.owner, message))
 
     def ended(self, sequence: Sequence) -> None:
         """Nothing is kept of it."""

@@ -1,4 +1,4 @@
-"""The links from workers that pull from us, and what `exports` orders because of them."""
+"""The links from workers that pull from us, and what `departures` orders because of them."""
 
 import itertools
 import logging
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from tercet.clock import Clock
 from tercet.errors import PeerLost
 from tercet.link import Link
-from tercet.wire import Hello, Message, Pull, Release, Renew
+from tercet.wire import Freeze, Hello, Message, Pull, Release, Renew
 from tercet.workers import events
+from tercet.workers.departures import Departures
 from tercet.workers.engine_thread import EngineThread
-from tercet.workers.exports import Command, Exports, ToOwner, ToReader
+from tercet.workers.move import DepartureCommand, ToOwner, ToReader
 from tercet.workers.sessions import Sessions
 from tercet.workers.transfer import Transfer
 
@@ -22,13 +23,13 @@ class Readers:
 
     def __init__(
         self,
-        exports: Exports,
+        departures: Departures,
         engine: EngineThread,
         transfer: Transfer,
         sessions: Sessions,
         clock: Clock,
     ) -> None:
-        self._exports = exports
+        self._departures = departures
         self._engine = engine
         self._transfer = transfer
         self._sessions = sessions
@@ -46,29 +47,29 @@ class Readers:
         try:
             async for messages in link:
                 for message in messages:
-                    if not isinstance(message, Pull | Renew | Release):
+                    if not isinstance(message, Pull | Freeze | Renew | Release):
                         raise PeerLost(f"{reader} sent a {type(message).__name__}")
-                    self.carry_out(self._exports.on_reader(reader, message, self._clock.now_s()))
+                    self.carry_out(self._departures.on_reader(reader, message, self._clock.now_s()))
         finally:
             del self._links[reader]
-            self._exports.reader_lost(reader)
+            self.carry_out(self._departures.reader_lost(reader, self._clock.now_s()))
 
     def on_engine(self, event: events.Published | events.Held | events.Ended | events.Said) -> None:
-        self.carry_out(self._exports.on_engine(event, self._clock.now_s()))
+        self.carry_out(self._departures.on_engine(event, self._clock.now_s()))
 
     def tick(self) -> None:
-        self.carry_out(self._exports.tick(self._clock.now_s()))
+        self.carry_out(self._departures.tick(self._clock.now_s()))
 
-    def carry_out(self, commands: Iterable[Command]) -> None:
+    def carry_out(self, commands: Iterable[DepartureCommand]) -> None:
         for command in commands:
             match command:
                 case ToReader():
                     self._post(command)
                 case ToOwner():
                     self._sessions.post(command.owner, command.message)
-                case events.Release() | events.Drop():
+                case _:
                     self._engine.post(command)
-        self._transfer.expect_readers(self._exports.leases)
+        self._transfer.expect_readers(self._departures.leases)
 
     def _post(self, command: ToReader) -> None:
         link = self._links.get(command.reader)

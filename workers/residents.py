@@ -13,12 +13,17 @@ from tercet.workers.events import (
     Arrived,
     Command,
     Commit,
+    Decline,
     Drop,
     DropOwner,
+    Expose,
+    Extend,
+    Freeze,
     Recompute,
     Release,
     Reserve,
     Run,
+    Thaw,
     Unquarantine,
 )
 from tercet.workers.limits import Limits
@@ -29,6 +34,10 @@ from tercet.workers.sequence import Phase, Sequence
 
 KnownHashes = Callable[[RequestSpec], list[BlockHash]]
 """The hashes of a request's first blocks, as many as are known without computing them; a trace has them without tokens."""
+
+
+RUNS = (Phase.WAITING, Phase.RUNNING)
+"""Those that take part in steps, now or later."""
 
 
 def none_known(spec: RequestSpec) -> list[BlockHash]:
@@ -64,7 +73,12 @@ class Residents:
                 self._reserve(command)
             case Arrived():
                 if sequence := self._pulling(command.request, command.epoch):
-                    self._scheduler.advance(sequence, max(command.tokens, sequence.computed))
+                    self._arrive(sequence, command.tokens)
+            case Extend():
+                if sequence := self._pulling(command.request, command.epoch):
+                    self._outbox.extended(
+                        sequence, self._scheduler.extend(sequence, command.tokens)
+                    )
             case Commit():
                 if sequence := self._pulling(command.request, command.epoch):
                     self._commit(sequence, command)
@@ -72,8 +86,19 @@ class Residents:
                 if sequence := self._pulling(command.request, command.epoch):
                     sequence.recomputed = True
                     self._scheduler.requeue(sequence, command.quarantine)
+            case Decline():
+                if sequence := self._pulling(command.request, command.epoch):
+                    self._outbox.refused(sequence, command.reason, 0.0, self._pending)
+                    self.end(sequence, command.quarantine)
             case Drop():
                 self._drop(command)
+            case Expose():
+                self._expose(command)
+            case Freeze():
+                if sequence := self._exposed(command.request, command.epoch):
+                    self.hold(sequence)
+            case Thaw():
+                self._thaw(command)
             case Release():
                 self._release(command)
             case DropOwner():
@@ -86,6 +111,19 @@ class Residents:
         self._scheduler.remove(sequence, quarantine)
         del self._sequences[sequence.id]
         self._outbox.ended(sequence)
+
+    def publish(self, sequence: Sequence) -> None:
+        """Its full blocks, as far as they have not been published."""
+        full = sequence.registered_blocks
+        self._outbox.published(sequence, full, full * self._limits.block_tokens)
+
+    def hold(self, sequence: Sequence) -> None:
+        """It stops here, and everything it has may be pulled."""
+        self._outbox.published(
+            sequence, self._limits.blocks_for(sequence.computed), sequence.computed
+        )
+        self._scheduler.hold(sequence)
+        self._outbox.held(sequence)
 
     def fail(self, sequence: Sequence, reason: str, *, retryable: bool) -> None:
         """End a sequence that cannot go on."""
@@ -103,16 +141,23 @@ class Residents:
         if sequence := self._enter(command, hand_off=command.hand_off):
             self._keep(sequence, self._too_late() or self._scheduler.enqueue(sequence))
 
+    @property
+    def _pending(self) -> int:
+        return self._scheduler.pending_prefill_tokens()
+
     def _too_late(self) -> str | None:
         """Why a request could not start soon here; whoever holds it can do more with it than this queue could."""
-        wait_s = self._pace.wait_s(self._scheduler.pending_prefill_tokens())
+        wait_s = self._pace.wait_s(self._pending)
         if wait_s <= self._start_within_s:
             return None
         return f"{wait_s:.2f} s of prefill are ahead, more than {self._start_within_s:g} s"
 
     def _reserve(self, command: Reserve) -> None:
         sequence = self._enter(command, hand_off=False)
-        if sequence and self._keep(sequence, self._scheduler.reserve(sequence)):
+        if sequence is None:
+            return
+        refusal = self._scheduler.reserve(sequence, more_to_come=not command.live)
+        if self._keep(sequence, refusal):
             self._outbox.reserved(sequence)
 
     def _enter(self, command: Run | Reserve, *, hand_off: bool) -> Sequence | None:
@@ -163,8 +208,9 @@ class Residents:
         if refusal is None:
             self._sequences[sequence.id] = sequence
             return True
-        pending = self._scheduler.pending_prefill_tokens()
+        pending = self._pending
         self._outbox.refused(sequence, refusal, self._pace.retry_after_s(pending), pending)
+        self._outbox.ended(sequence)
         return False
 
     def _pulling(self, request: RequestId, epoch: Epoch) -> Sequence | None:
@@ -173,23 +219,57 @@ class Residents:
         here = found and found.epoch == epoch and found.phase is Phase.RESERVED
         return found if here else None
 
+    def _arrive(self, sequence: Sequence, tokens: int) -> None:
+        """KV is here; of tokens beyond those that are known here its commit will tell."""
+        known = min(tokens, len(sequence.tokens))
+        self._scheduler.advance(sequence, max(known, sequence.computed))
+
     def _commit(self, sequence: Sequence, command: Commit) -> None:
         """The request is ours: what was drawn elsewhere is repeated, in case it gets there first."""
         fresh = command.output[sequence.output_tokens :]
-        assert fresh, f"{sequence.id} is committed without a token that was drawn for it"
         sequence.tokens.extend(fresh)
+        sequence.logprobs.extend(command.logprobs or ())
         sequence.pulled = Usage(
             pulled_tokens=command.pulled_tokens,
             pulled_bytes=command.pulled_bytes,
             pull_s=command.pull_s,
             pull_exposed_s=command.pull_exposed_s,
         )
+        self._arrive(sequence, command.tokens)
         self._scheduler.start(sequence)
+        assert sequence.remaining, f"{sequence.id} has the KV of its last token"
         finish = self._limits.finish_of(sequence.spec, sequence.tokens)
-        logprobs = list(command.logprobs) if command.logprobs else None
-        self._outbox.tokens(sequence, logprobs, finish)
+        if fresh:
+            logprobs = list(command.logprobs) if command.logprobs else None
+            self._outbox.tokens(sequence, logprobs, finish)
         if finish:
             self.end(sequence)
+
+    def _expose(self, command: Expose) -> None:
+        """What runs, or waits to, may be pulled from now on."""
+        found = self._sequences.get(command.request)
+        if found is None or found.epoch != command.epoch or found.phase not in RUNS:
+            self._outbox.absent(command.request, command.epoch)
+            return
+        found.exposed, found.published_blocks = True, 0
+        self._outbox.exposed(found)
+        self.publish(found)
+
+    def _exposed(self, request: RequestId, epoch: Epoch) -> Sequence | None:
+        found = self._sequences.get(request)
+        here = found and found.epoch == epoch and found.exposed and found.phase in RUNS
+        return found if here else None
+
+    def _thaw(self, command: Thaw) -> None:
+        """It was ours all the time, and goes on as if nothing had been."""
+        found = self._sequences.get(command.request)
+        if found is None or found.epoch != command.epoch or found.phase is Phase.RESERVED:
+            if command.owner:
+                self._outbox.missing(command)
+            return
+        found.exposed = False
+        if found.phase is Phase.HELD:
+            self._scheduler.thaw(found)
 
     def _drop(self, command: Drop) -> None:
         found = self._sequences.get(command.request)
@@ -199,10 +279,12 @@ class Residents:
     def _release(self, command: Release) -> None:
         """A destination that gave up recomputes by itself: its source has nothing left to do either."""
         found = self._sequences.get(command.request)
-        if found and found.epoch == command.epoch and found.hand_off:
+        if found and found.epoch == command.epoch and (found.hand_off or found.phase is Phase.HELD):
             self.end(found)
 
     def _drop_owner(self, owner: str) -> None:
+        """All of its requests but those that another part of the worker has in hand: it drops them itself."""
         for sequence in list(self._sequences.values()):
-            if sequence.owner == owner and sequence.phase in (Phase.WAITING, Phase.RUNNING):
+            live = sequence.phase is Phase.HELD and not sequence.hand_off
+            if sequence.owner == owner and (live or sequence.phase in RUNS):
                 self.end(sequence)

@@ -84,17 +84,30 @@ class Scheduler:
         self._queue(sequence)
         return None
 
-    def reserve(self, sequence: Sequence) -> str | None:
-        """Blocks for KV that will be pulled, cached ones first; returns why not. Never preempts, never overtakes."""
+    def reserve(self, sequence: Sequence, *, more_to_come: bool = True) -> str | None:
+        """Blocks for KV that will be pulled, cached ones first; returns why not. Never preempts, never overtakes.
+
+        Unless there is a token `more_to_come`, the last one's KV must not be cached: it is computed for its logits.
+        """
         if not self._has_place:
             return f"all {self._running_max} places of the batch are taken"
         if self._short_of_blocks:
             return "requests that came earlier wait for KV blocks"
-        if not self._take_blocks(sequence, len(sequence.tokens) // self._block_tokens):
+        cached_tokens_max = len(sequence.tokens) - (not more_to_come)
+        if not self._take_blocks(sequence, cached_tokens_max // self._block_tokens):
             return f"{self.pool.free} KV blocks are free, too few beside the running requests"
         sequence.phase = Phase.RESERVED
         self.reserved.add(sequence)
         return None
+
+    def extend(self, sequence: Sequence, tokens: int) -> list[BlockId]:
+        """Blocks for a reserved sequence that will be so long; none when there are too few beside the running ones."""
+        missing = -(-tokens // self._block_tokens) - len(sequence.blocks)
+        if missing <= 0 or missing + self._growing > self.pool.free:
+            return []
+        fresh = self.pool.allocate(missing, after=sequence.blocks[-1]) or []
+        sequence.blocks.extend(fresh)
+        return fresh
 
     def start(self, sequence: Sequence) -> None:
         """A reserved sequence has its KV and joins the batch."""
@@ -109,10 +122,19 @@ class Scheduler:
         self._queue(sequence)
 
     def hold(self, sequence: Sequence) -> None:
-        """A running sequence keeps its blocks and leaves the batch."""
-        self.running.remove(sequence)
+        """A running sequence keeps its blocks and leaves the batch; a waiting one has none."""
+        (self.running if sequence.phase is Phase.RUNNING else self.waiting).remove(sequence)
         sequence.phase = Phase.HELD
         self.held.add(sequence)
+
+    def thaw(self, sequence: Sequence) -> None:
+        """A held sequence runs on, or waits again."""
+        self.held.remove(sequence)
+        if sequence.blocks:
+            sequence.phase = Phase.RUNNING
+            insort(self.running, sequence, key=_rank)
+        else:
+            self._queue(sequence)
 
     def remove(self, sequence: Sequence, quarantine: Iterable[BlockId] = ()) -> None:
         """Forget a sequence, whatever its phase. Its KV is retained if it is wanted again, and until then findable."""
@@ -159,7 +181,9 @@ class Scheduler:
             for sequence in sequences:
                 assert sequence.phase is phase, f"{sequence.id}: {sequence.phase} among {phase}"
                 assert sequence.computed <= len(sequence.blocks) * self._block_tokens
-                assert sequence.blocks or phase is Phase.WAITING, f"{sequence.id} lacks blocks"
+                assert sequence.blocks or phase in (Phase.WAITING, Phase.HELD), (
+                    f"{sequence.id} lacks blocks"
+                )
                 for block in sequence.blocks:
                     references[block] = references.get(block, 0) + 1
         assert self.running == sorted(self.running, key=_rank)
@@ -170,7 +194,13 @@ class Scheduler:
 
     @property
     def _has_place(self) -> bool:
-        return len(self.running) + len(self.reserved) < self._running_max
+        may_come_back = sum(not s.hand_off for s in self.held)
+        return len(self.running) + len(self.reserved) + may_come_back < self._running_max
+
+    @property
+    def _growing(self) -> int:
+        """Sequences that will want another block; one is left for each."""
+        return len(self.reserved) + sum(not s.hand_off for s in self.running)
 
     def _cached(self, sequence: Sequence, tokens: int) -> list[BlockId]:
         """The blocks in the prefix cache that hold the first tokens of a sequence, `tokens` at most."""
@@ -191,9 +221,8 @@ class Scheduler:
         cached = self._cached(sequence, cached_blocks_max * self._block_tokens)
         self.pool.share(cached)
         missing = self._blocks_for(sequence) - len(cached)
-        growing = len(self.reserved) + sum(not s.hand_off for s in self.running)
         fresh = None
-        if missing + growing <= self.pool.free:
+        if missing + self._growing <= self.pool.free:
             fresh = self.pool.allocate(missing, after=cached[-1] if cached else None)
         if fresh is None:
             self.pool.release(cached)
@@ -212,7 +241,7 @@ class Scheduler:
         if needed > self.pool.blocks:
             batch.stuck.append(sequence)
             return False
-        while missing := needed - len(sequence.blocks):
+        while (missing := needed - len(sequence.blocks)) > 0:
             fresh = self.pool.allocate(missing, after=sequence.blocks[-1])
             if fresh is not None:
                 sequence.blocks.extend(fresh)
@@ -224,10 +253,10 @@ class Scheduler:
         return True
 
     def _victim(self, sequence: Sequence, batch: Batch) -> Sequence:
-        """The last in rank that is not in the batch yet. Hand-offs are spared: another worker reads their blocks."""
+        """The last in rank that is not in the batch yet. Those whose blocks another worker reads are spared."""
         busy = {chunk.sequence for chunk in batch.chunks}
         for other in reversed(self.running):
-            if not other.hand_off and other not in busy and other not in batch.stuck:
+            if not other.published and other not in busy and other not in batch.stuck:
                 return other
         return sequence
 

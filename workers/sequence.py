@@ -2,10 +2,11 @@
 
 Only facts are stored; what follows from them is a property. Knows no pool, queue or model.
 
-    waiting ──► running ──► held          waiting   wants to run; owns no blocks
-       ▲  ▲        │ ▲                    running   has blocks for all its tokens, takes part in steps
+    waiting ──► running ◄─► held          waiting   wants to run; owns no blocks
+       ▲  ▲        │ ▲        │           running   has blocks for all its tokens, takes part in steps
        │  └────────┘ │  (preempted)       reserved  has blocks that a pull is filling
-       └─ reserved ──┘                    held      its prompt's KV waits to be pulled by another worker
+       ├─ reserved ──┘        │           held      does not run: its KV waits to be pulled by another worker
+       └──────────────────────┘
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from enum import StrEnum
 
 from tercet.blocks import hash_block
 from tercet.ids import BlockHash, BlockId, Epoch, RequestId
-from tercet.request import RequestSpec
+from tercet.request import RequestSpec, TokenLogprobs
 from tercet.wire import Usage
 
 
@@ -42,6 +43,8 @@ class Sequence:
     """Rises with every request the engine is given."""
     tokens: list[int]
     hand_off: bool = False
+    exposed: bool = False
+    """Another worker pulls its KV while it runs."""
     phase: Phase = Phase.WAITING
     blocks: list[BlockId] = field(default_factory=list)
     computed: int = 0
@@ -57,6 +60,8 @@ class Sequence:
     """Prompt tokens that the prefix cache held when the sequence first got blocks; None before."""
     computed_tokens: int = 0
     """Prompt tokens computed here, counting again what was computed again."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Of the last output tokens, as many as are known here, where the request asked for them."""
     pulled: Usage = field(default_factory=Usage)
     """What the hand-off reported: the `pull…` fields only."""
     recomputed: bool = False
@@ -83,6 +88,11 @@ class Sequence:
     @property
     def id(self) -> RequestId:
         return self.spec.id
+
+    @property
+    def published(self) -> bool:
+        """Whether another worker may be reading its blocks."""
+        return self.hand_off or self.exposed
 
     @property
     def retention(self) -> str:
@@ -132,7 +142,7 @@ class Sequence:
         return hashes
 
     def forget_blocks(self) -> list[BlockId]:
-        """No KV is here any more; returns the blocks that were used. What was published stays published."""
+        """No KV is here any more; returns the blocks that were used. What will be computed again is published again."""
         blocks, self.blocks = self.blocks, []
-        self.computed = self.registered_blocks = 0
+        self.computed = self.registered_blocks = self.published_blocks = 0
         return blocks

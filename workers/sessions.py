@@ -16,6 +16,8 @@ from tercet.wire import (
     LoadReport,
     Message,
     Refused,
+    Resume,
+    Stalled,
     Started,
     Submit,
     Tokens,
@@ -24,7 +26,7 @@ from tercet.workers.relay import Relay
 
 logger = logging.getLogger(__name__)
 
-ToFrontDoor = Started | Tokens | HandedOff | Refused | Failed | LoadReport | Learned
+ToFrontDoor = Started | Tokens | HandedOff | Stalled | Refused | Failed | LoadReport | Learned
 
 
 class Orders(Protocol):
@@ -32,6 +34,7 @@ class Orders(Protocol):
 
     def submit(self, owner: str, order: Submit) -> None: ...
     def adopt(self, owner: str, order: Adopt) -> None: ...
+    def resume(self, owner: str, order: Resume) -> None: ...
     def cancel(self, order: Cancel) -> None: ...
     def owner_lost(self, owner: str) -> None: ...
 
@@ -88,6 +91,8 @@ class Sessions:
             case Adopt():
                 self.relay.note(owner, message.names)
                 self._orders.adopt(owner, message)
+            case Resume():
+                self._orders.resume(owner, message)
             case Cancel():
                 self._orders.cancel(message)
             case _:

@@ -11,6 +11,7 @@ from tercet.link import Link, connect
 from tercet.wire import (
     Commit,
     Endpoint,
+    Freeze,
     Gone,
     Hello,
     Pull,
@@ -20,7 +21,7 @@ from tercet.wire import (
     SourceMessage,
     Welcome,
 )
-from tercet.workers.hand_off import Linked, LinkLost
+from tercet.workers.move import Linked, LinkLost
 from tercet.workers.transfer import Transfer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Sources:
         elif source.link is not None:
             self._deliver(name, Linked())
 
-    def post(self, name: str, message: Pull | Renew | Release) -> None:
+    def post(self, name: str, message: Pull | Freeze | Renew | Release) -> None:
         """Send to a source, if it is still there: that it is lost is delivered elsewhere."""
         source = self._sources.get(name)
         if source is None or source.link is None:

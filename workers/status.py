@@ -20,9 +20,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     """Workers connected to pull from us."""
     sources: int
     """Workers we are connected to, to pull from them."""
-    exports: int
+    departures: int
     """Requests to be handed off from here, running ones included."""
-    adoptions: int
+    arrivals: int
     """Hand-offs on their way here, those with a read in quarantine included."""
     unsettled_pulls: int
     committed: int

@@ -122,7 +122,8 @@ class Steps:
         for sequence in batch.begun:
             if sequence.hand_off:
                 self._outbox.started(sequence)
-                self._publish_full_blocks(sequence)
+            if sequence.published:
+                self._residents.publish(sequence)
 
     def _advance(self, chunk: Chunk) -> None:
         sequence, end = chunk.sequence, chunk.sequence.computed + chunk.tokens
@@ -130,23 +131,18 @@ class Steps:
         if of_prompt > 0:
             sequence.computed_tokens += of_prompt
         self._scheduler.advance(sequence, end)
-        if sequence.hand_off:
-            self._publish_full_blocks(sequence)
+        if sequence.published:
+            self._residents.publish(sequence)
 
     def _accept(self, sequence: Sequence, drawn: Drawn) -> None:
         """One more token of output, and what follows from it."""
         assert drawn.token is not None, "a token was drawn"
         sequence.tokens.append(drawn.token)
         finish = self._limits.finish_of(sequence.spec, sequence.tokens)
-        logprobs = [drawn.logprobs] if drawn.logprobs else None
-        self._outbox.tokens(sequence, logprobs, finish)
+        if drawn.logprobs:
+            sequence.logprobs.append(drawn.logprobs)
+        self._outbox.tokens(sequence, [drawn.logprobs] if drawn.logprobs else None, finish)
         if finish:
             self._residents.end(sequence)
         elif sequence.hand_off:
-            self._outbox.published(sequence, len(sequence.blocks), sequence.computed)
-            self._scheduler.hold(sequence)
-            self._outbox.held(sequence, logprobs)
-
-    def _publish_full_blocks(self, sequence: Sequence) -> None:
-        full = sequence.registered_blocks
-        self._outbox.published(sequence, full, full * self._limits.block_tokens)
+            self._residents.hold(sequence)

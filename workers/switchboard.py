@@ -1,4 +1,4 @@
-"""Where everything in a worker meets: orders go to the engine and to both sides of hand-offs, and their events come back.
+"""Where everything in a worker meets: orders go to the engine and to both sides of moves, and their events come back.
 
 Decides nothing itself, except that a later order for a request ends what an earlier one had begun.
 """
@@ -12,9 +12,9 @@ from tercet.ids import Epoch
 from tercet.link import Link
 from tercet.role import Role
 from tercet.workers import events
-from tercet.workers.adoptions import Adoptions
+from tercet.workers.arrivals import Arrivals
+from tercet.workers.departures import Departures
 from tercet.workers.engine_thread import EngineThread
-from tercet.workers.exports import Exports
 from tercet.workers.readers import Readers
 from tercet.workers.sessions import Sessions
 from tercet.workers.sources import FromSource, Sources
@@ -41,10 +41,10 @@ class Switchboard:
         self._renew_s = config.transfer.renew_s
         self._renewed_s = clock.now_s()
         self.sessions = Sessions(self)
-        self.exports = Exports(config.transfer.lease_s)
-        self.readers = Readers(self.exports, engine, transfer, self.sessions, clock)
+        self.departures = Departures(config.transfer.lease_s)
+        self.readers = Readers(self.departures, engine, transfer, self.sessions, clock)
         self.sources = Sources(greet, config.link, host_id, transfer, self._on_source)
-        self.adoptions = Adoptions(
+        self.arrivals = Arrivals(
             engine, transfer, self.sources, config.transfer, block_tokens, clock
         )
 
@@ -52,26 +52,29 @@ class Switchboard:
 
     def submit(self, owner: str, order: wire.Submit) -> None:
         request = order.spec.id
-        self.adoptions.cancel(request, Epoch(order.epoch - 1))
+        self.arrivals.cancel(request, Epoch(order.epoch - 1))
         if order.hand_off:
-            self.exports.open(request, order.epoch, owner)
+            self.departures.open(request, order.epoch, owner)
         self._engine.post(
             events.Run(order.spec, order.epoch, owner, tuple(order.output), order.hand_off)
         )
 
     def adopt(self, owner: str, order: wire.Adopt) -> None:
-        self.adoptions.cancel(order.spec.id, Epoch(order.epoch - 1))
-        self.adoptions.begin(owner, order)
+        self.arrivals.cancel(order.spec.id, Epoch(order.epoch - 1))
+        self.arrivals.begin(owner, order)
+
+    def resume(self, owner: str, order: wire.Resume) -> None:
+        self.readers.carry_out(self.departures.resume(owner, order, self._clock.now_s()))
 
     def cancel(self, order: wire.Cancel) -> None:
-        # The hand-off goes first: its own Drop knows which blocks a read may still write into.
-        self.adoptions.cancel(order.request, order.epoch)
+        # The move goes first: its own Drop knows which blocks a read may still write into.
+        self.arrivals.cancel(order.request, order.epoch)
         self._engine.post(events.Drop(order.request, order.epoch))
 
     def owner_lost(self, owner: str) -> None:
-        self.adoptions.owner_lost(owner)
+        self.arrivals.owner_lost(owner)
         self._engine.post(events.DropOwner(owner))
-        self.readers.carry_out(self.exports.owner_lost(owner))
+        self.readers.carry_out(self.departures.owner_lost(owner, self._clock.now_s()))
 
     # ---- events ------------------------------------------------------------------------------------------------------
 
@@ -83,19 +86,19 @@ class Switchboard:
                     self.sessions.post(owner, message)
                     if isinstance(message, wire.Tokens) and message.finish is not None:
                         self.readers.on_engine(event)
-                case events.Reserved():
-                    self.adoptions.on_engine(event)
+                case events.Reserved() | events.Extended():
+                    self.arrivals.on_engine(event)
                 case events.Published() | events.Held():
                     self.readers.on_engine(event)
                 case events.Ended():
-                    self.adoptions.on_engine(event)
+                    self.arrivals.on_engine(event)
                     self.readers.on_engine(event)
 
     def on_transfer(self, event: TransferEvent) -> None:
-        self.adoptions.on_transfer(event)
+        self.arrivals.on_transfer(event)
 
     def _on_source(self, peer: str, event: FromSource) -> None:
-        self.adoptions.on_source(peer, event)
+        self.arrivals.on_source(peer, event)
 
     # ---- links and time ----------------------------------------------------------------------------------------------
 
@@ -106,15 +109,15 @@ class Switchboard:
     def beat(self, role: Role) -> None:
         """What is done every report period."""
         self.readers.tick()
-        self.adoptions.tick()
+        self.arrivals.tick()
         now_s = self._clock.now_s()
         if now_s - self._renewed_s >= self._renew_s:
             self._renewed_s = now_s
-            self.adoptions.renew()
+            self.arrivals.renew()
         self.sessions.broadcast(self.report(role))
 
     def report(self, role: Role) -> wire.LoadReport:
-        load, pulls = self._engine.load, self.adoptions.figures
+        load, pulls = self._engine.load, self.arrivals.figures
         return wire.LoadReport(
             role=role,
             waiting=load.waiting,
@@ -132,7 +135,7 @@ class Switchboard:
             pulls=pulls.pulls,
             pull_failures=pulls.failures,
             quarantined_blocks=load.quarantined_blocks,
-            leases=self.exports.leases,
+            leases=self.departures.leases,
             block_bytes=self._transfer.region.block_bytes,
             retained_blocks=load.retained_blocks,
             front_doors=len(self.sessions.relay),

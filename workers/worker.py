@@ -28,8 +28,8 @@ from tercet.workers.engine import Engine
 from tercet.workers.engine_thread import EngineThread
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
-from tercet.workers.hand_off import Outcome
 from tercet.workers.kv_pool import KvPool
+from tercet.workers.move import Outcome
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
 from tercet.workers.switchboard import Switchboard
@@ -155,7 +155,7 @@ class Worker:
         """Callable once started."""
         assert self._board is not None, "not started"
         assert self._transfer is not None, "not started"
-        board, outcomes = self._board, self._board.adoptions.outcomes
+        board, outcomes = self._board, self._board.arrivals.outcomes
         return WorkerStatus(
             worker=self._worker,
             role=self._role,
@@ -164,8 +164,8 @@ class Worker:
             sessions=len(board.sessions),
             readers=len(board.readers),
             sources=len(board.sources),
-            exports=len(board.exports),
-            adoptions=len(board.adoptions),
+            departures=len(board.departures),
+            arrivals=len(board.arrivals),
             unsettled_pulls=self._transfer.unsettled,
             committed=outcomes[Outcome.COMMITTED],
             recomputed=outcomes[Outcome.RECOMPUTED],

@@ -7,6 +7,7 @@ TercetError
 ├── RequestError         the client's fault; retrying the same request is pointless
 │   ├── InvalidRequest   a field is wrong: carries the field and the reason
 │   └── UnknownModel     no such model here: carries the names there are
+├── MoveRefused          a running request cannot be moved, or not there; carries the reason, nothing has changed
 ├── Unavailable          ours, and passing: carries when to retry
 │   ├── Overloaded       every place in the queue is taken
 │   │   └── RateLimited  this tenant, or everybody, has sent as much as the limits allow
@@ -69,6 +70,14 @@ class UnknownModel(RequestError):
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__("model", f"unknown model {name!r}; this cluster serves {', '.join(known)}")
+
+
+class MoveRefused(TercetError):
+    """A request that was to be moved to another worker stays where it is; `known` says whether there is such a request."""
+
+    def __init__(self, reason: str, *, known: bool = True) -> None:
+        super().__init__(reason)
+        self.known = known
 
 
 class Unavailable(TercetError):

@@ -13,7 +13,7 @@ from tercet.ids import BlockId, Epoch, Incarnation, RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised with every change that an older process would misread."""
 NAME_BYTES = 8
 """Of the name of one prompt prefix in `Submit.names`, `Adopt.names` and `Learned.names`; names follow each other."""
@@ -108,14 +108,27 @@ class Submit(Message, frozen=True):
 
 
 class Adopt(Message, frozen=True):
-    """Pull this request's KV from `source`, then own it under `epoch` (the source's epoch + 1)."""
+    """Pull this request's KV from `source`, which has it under `source_epoch`, then own it under `epoch`.
+
+    With `live` the source runs the request until the destination commits, and goes on with it if the destination does not:
+    then the answer is `Refused`, never a computation of what could not be pulled.
+    """
 
     spec: RequestSpec
     epoch: Epoch
     source: Endpoint
+    source_epoch: Epoch
     output: list[int] = []
     names: bytes = b""
     """As in `Submit`."""
+    live: bool = False
+
+
+class Resume(Message, frozen=True):
+    """Whoever was to take over this request will not: run it on. Answered by `Failed` where it is not here any more."""
+
+    request: RequestId
+    epoch: Epoch
 
 
 class Cancel(Message, frozen=True):
@@ -125,7 +138,7 @@ class Cancel(Message, frozen=True):
     epoch: Epoch
 
 
-FrontDoorMessage = Hello | Ping | Submit | Adopt | Cancel
+FrontDoorMessage = Hello | Ping | Submit | Adopt | Resume | Cancel
 
 # ---- worker -> front door --------------------------------------------------------------------------------------------
 
@@ -177,6 +190,17 @@ class HandedOff(Message, frozen=True):
     request: RequestId
     epoch: Epoch
     usage: Usage
+
+
+class Stalled(Message, frozen=True):
+    """From the source of a live move: the request is frozen here, and whether the destination has taken over is not known.
+
+    Only the front door can know; it answers with `Resume` or `Cancel`.
+    """
+
+    request: RequestId
+    epoch: Epoch
+    reason: str
 
 
 class Refused(Message, frozen=True):
@@ -234,6 +258,8 @@ class LoadReport(Message, frozen=True):
     """Cached blocks that requests have asked to keep, referenced or not."""
     front_doors: int = 0
     """Connected front doors that learn from each other; while there are several, orders carry names."""
+    draining: bool = False
+    """It is about to end: it wants no new requests, and those it has to be moved away."""
 
 
 class Learned(Message, frozen=True):
@@ -256,7 +282,17 @@ class LoadFigures(LoadReport, frozen=True, array_like=False, tag=False, omit_def
 
 
 WorkerMessage = (
-    Welcome | Refuse | Ping | Started | Tokens | HandedOff | Refused | Failed | LoadReport | Learned
+    Welcome
+    | Refuse
+    | Ping
+    | Started
+    | Tokens
+    | HandedOff
+    | Stalled
+    | Refused
+    | Failed
+    | LoadReport
+    | Learned
 )
 
 # ---- destination -> source -------------------------------------------------------------------------------------------
@@ -269,6 +305,17 @@ class Pull(Message, frozen=True):
     epoch: Epoch
     """The source's epoch."""
     held_blocks: int
+    known_output: int = 0
+    """Output tokens that I know, with their log-probabilities."""
+    live: bool = False
+    """The request goes on running until `Freeze`."""
+
+
+class Freeze(Message, frozen=True):
+    """I have nearly everything: stop this request at the next step boundary, publish the rest and commit."""
+
+    request: RequestId
+    epoch: Epoch
 
 
 class Renew(Message, frozen=True):
@@ -285,7 +332,7 @@ class Release(Message, frozen=True):
     committed: bool
 
 
-DestinationMessage = Hello | Ping | Pull | Renew | Release
+DestinationMessage = Hello | Ping | Pull | Freeze | Renew | Release
 
 # ---- source -> destination -------------------------------------------------------------------------------------------
 
@@ -306,13 +353,14 @@ class Ready(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Everything is published; `output` is the log of output tokens, whose last one has no KV yet."""
+    """Everything is published: the KV of the first `tokens` tokens of the log, whose output so far is `output`."""
 
     request: RequestId
     epoch: Epoch
     output: list[int]
+    tokens: int
     logprobs: list[TokenLogprobs] | None = None
-    """Of the tokens the source drew (the last of `output`), where the request asked for them."""
+    """Of the last tokens of `output`, those beyond what the destination knew, where the request asked for them."""
 
 
 class GoneReason(StrEnum):

@@ -37,7 +37,8 @@ SAMPLES: list[Message] = [
     wire.Refuse("another cluster"),
     wire.Ping(),
     wire.Submit(SPEC, EPOCH, [7, 8], hand_off=True, names=b"prefix-1"),
-    wire.Adopt(SPEC, EPOCH, SOURCE, [7], b"prefix-1"),
+    wire.Adopt(SPEC, EPOCH, SOURCE, EPOCH, [7], b"prefix-1", live=True),
+    wire.Resume(REQUEST, EPOCH),
     wire.Cancel(REQUEST, EPOCH),
     wire.Started(REQUEST, EPOCH),
     wire.Tokens(REQUEST, EPOCH, 2, [5, 6]),
@@ -60,7 +61,9 @@ SAMPLES: list[Message] = [
     wire.Renew([(REQUEST, EPOCH), (RequestId("req-2"), Epoch(0))]),
     wire.Release(REQUEST, EPOCH, committed=True),
     wire.Ready(REQUEST, EPOCH, 2, BLOCKS, [2**63, 8], 64),
-    wire.Commit(REQUEST, EPOCH, [7]),
+    wire.Commit(REQUEST, EPOCH, [7], 16),
+    wire.Freeze(REQUEST, EPOCH),
+    wire.Stalled(REQUEST, EPOCH, "silent"),
     wire.Gone(REQUEST, EPOCH, wire.GoneReason.FINISHED),
 ]
 

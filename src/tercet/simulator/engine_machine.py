@@ -12,13 +12,13 @@ from tercet.ids import BlockHash, BlockId, Epoch, FrontDoorId, RequestId
 from tercet.request import RequestSpec
 from tercet.router.events import WorkerWord
 from tercet.simulator.engine_model import EngineModel
-from tercet.simulator.fabric import Fabric, FromReader, ToReader
+from tercet.simulator.fabric import Fabric, FromReader, FromSource
 from tercet.simulator.hand_offs import HandOffs
 from tercet.simulator.machine import Book, Order, Say
 from tercet.simulator.modelled_engine import ModelledEngine
 from tercet.simulator.stretches import Stretch
 from tercet.simulator.timeline import Timeline
-from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Submit
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Resume, Submit
 from tercet.workers import events
 from tercet.workers.sources import agent_name
 from tercet.workers.transfer import Pulled, PullFailed
@@ -105,7 +105,7 @@ class EngineMachine:
         self._when_awake(self._take, owner, order)
 
     def report(self) -> LoadReport:
-        load, pulls = self.engine.load(), self._hand_offs.adoptions.figures
+        load, pulls = self.engine.load(), self._hand_offs.arrivals.figures
         return LoadReport(
             role=self.endpoint.role,
             waiting=load.waiting,
@@ -123,7 +123,7 @@ class EngineMachine:
             pulls=pulls.pulls,
             pull_failures=pulls.failures,
             quarantined_blocks=load.quarantined_blocks,
-            leases=self._hand_offs.exports.leases,
+            leases=self._hand_offs.departures.leases,
             block_bytes=self._block_bytes,
         )
 
@@ -181,7 +181,7 @@ class EngineMachine:
     def from_reader(self, reader: str, message: FromReader) -> None:
         self._when_awake(self._hand_offs.from_reader, reader, message)
 
-    def from_source(self, source: str, message: ToReader) -> None:
+    def from_source(self, source: str, message: FromSource) -> None:
         self._when_awake(self._hand_offs.from_source, source, message)
 
     def unlinked(self, peer: str) -> None:
@@ -216,6 +216,8 @@ class EngineMachine:
             case Adopt(spec, epoch):
                 hand_offs.cancel(spec.id, Epoch(epoch - 1))
                 hand_offs.begin(owner, order)
+            case Resume():
+                hand_offs.resume(owner, order)
             case Cancel(request, epoch):
                 hand_offs.cancel(request, epoch)
                 self.engine.post(events.Drop(request, epoch))

@@ -23,7 +23,17 @@ from tercet.simulator.blank import Blank
 from tercet.simulator.machine import Book, Machine
 from tercet.simulator.timeline import Timeline
 from tercet.simulator.traces import Arrival
-from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Membership, Message, Refused, Submit
+from tercet.wire import (
+    Adopt,
+    Cancel,
+    Endpoint,
+    LoadReport,
+    Membership,
+    Message,
+    Refused,
+    Resume,
+    Submit,
+)
 
 Over = Callable[[Arrival, RequestRecord], None]
 """Told when a request has ended and nothing of it is left at its front door."""
@@ -163,10 +173,14 @@ class Entrance:
         return iter(self._known.values())
 
     def post(self, worker: Endpoint, message: Message) -> None:
-        assert isinstance(message, Submit | Adopt | Cancel), message
+        assert isinstance(message, Submit | Adopt | Resume | Cancel), message
         machine = self._machines[worker.worker]
         if machine.endpoint == worker:
             self.timeline.call_later(self._network_s, machine.take, self.name, message)
+
+    def is_left(self, worker: Endpoint) -> bool:
+        known = self._known[worker.worker]
+        return known.endpoint == worker and known.connected and not known.usable
 
     # ---- what arrives ------------------------------------------------------------------------------------------------
 

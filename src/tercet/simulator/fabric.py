@@ -7,11 +7,11 @@ from typing import Protocol
 from tercet.ids import BlockId
 from tercet.simulator.engine_model import EngineModel
 from tercet.simulator.timeline import Timeline
-from tercet.wire import Commit, Gone, Pull, Ready, Release, Renew
+from tercet.wire import Commit, Freeze, Gone, Pull, Ready, Release, Renew
 from tercet.workers.transfer import Pulled, PullFailed, PullJob
 
-FromReader = Pull | Renew | Release
-ToReader = Ready | Commit | Gone
+FromReader = Pull | Freeze | Renew | Release
+FromSource = Ready | Commit | Gone
 
 
 class Member(Protocol):
@@ -23,7 +23,7 @@ class Member(Protocol):
         """The link that was asked for stands, or there is nobody."""
 
     def from_reader(self, reader: str, message: FromReader) -> None: ...
-    def from_source(self, source: str, message: ToReader) -> None: ...
+    def from_source(self, source: str, message: FromSource) -> None: ...
     def unlinked(self, peer: str) -> None:
         """The link with that worker is lost, whoever pulled from whom."""
 
@@ -74,7 +74,7 @@ class Fabric:
     def to_source(self, reader: str, source: str, message: FromReader) -> None:
         self._timeline.call_later(self._latency_s, self._to_source, reader, source, message)
 
-    def to_reader(self, source: str, reader: str, message: ToReader) -> None:
+    def to_reader(self, source: str, reader: str, message: FromSource) -> None:
         self._timeline.call_later(self._latency_s, self._to_reader, source, reader, message)
 
     def _open(self, reader: Member, source: str) -> None:
@@ -85,7 +85,7 @@ class Fabric:
         if member is not None:
             member.from_reader(reader, message)
 
-    def _to_reader(self, source: str, reader: str, message: ToReader) -> None:
+    def _to_reader(self, source: str, reader: str, message: FromSource) -> None:
         member = self._members.get(reader)
         if member is not None:
             member.from_source(source, message)

@@ -1,4 +1,4 @@
-"""Both sides of a simulated worker's hand-offs: the production state machines, on a modelled network."""
+"""Both sides of a simulated worker's moves: the production state machines, on a modelled network."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,12 +6,12 @@ from tercet import wire
 from tercet.config import ClusterConfig
 from tercet.ids import Epoch, FrontDoorId, RequestId
 from tercet.router.events import WorkerWord
-from tercet.simulator.fabric import Fabric, FromReader, Member, ToReader
+from tercet.simulator.fabric import Fabric, FromReader, FromSource, Member
 from tercet.simulator.timeline import Timeline
-from tercet.workers import events, exports
-from tercet.workers.adoptions import Adoptions, Inbox
-from tercet.workers.exports import Exports
-from tercet.workers.hand_off import Linked, LinkLost
+from tercet.workers import events
+from tercet.workers.arrivals import Arrivals, Inbox
+from tercet.workers.departures import Departures
+from tercet.workers.move import DepartureCommand, Linked, LinkLost, ToOwner, ToReader
 from tercet.workers.sources import agent_name
 from tercet.workers.transfer import Pulled, PullFailed, PullJob
 
@@ -40,32 +40,36 @@ class HandOffs:
         """Links to those we pull from, and whether they stand yet."""
         self._readers: set[str] = set()
         self._beating = False
-        self.exports = Exports(config.transfer.lease_s)
-        self.adoptions = Adoptions(engine, self, self, config.transfer, block_tokens, timeline)
+        self.departures = Departures(config.transfer.lease_s)
+        self.arrivals = Arrivals(engine, self, self, config.transfer, block_tokens, timeline)
 
     def __len__(self) -> int:
-        return len(self.exports) + len(self.adoptions)
+        return len(self.departures) + len(self.arrivals)
 
     # ---- orders of front doors ---------------------------------------------------------------------------------------
 
     def open(self, owner: FrontDoorId, order: wire.Submit) -> None:
         """A request is going to be handed off from here."""
-        self.exports.open(order.spec.id, order.epoch, owner)
+        self.departures.open(order.spec.id, order.epoch, owner)
         self._keep_beating()
 
     def begin(self, owner: FrontDoorId, order: wire.Adopt) -> None:
         """A request is to be handed off to here."""
-        self.adoptions.begin(owner, order)
+        self.arrivals.begin(owner, order)
         self._keep_beating()
 
+    def resume(self, owner: FrontDoorId, order: wire.Resume) -> None:
+        """A request that was to move away is to run on here."""
+        self._carry_out(self.departures.resume(owner, order, self._timeline.now_s()))
+
     def cancel(self, request: RequestId, epoch: Epoch) -> None:
-        """End every hand-off of this request to here, up to `epoch`."""
-        self.adoptions.cancel(request, epoch)
+        """End every move of this request to here, up to `epoch`."""
+        self.arrivals.cancel(request, epoch)
 
     def owner_lost(self, owner: FrontDoorId) -> None:
-        self.adoptions.owner_lost(owner)
+        self.arrivals.owner_lost(owner)
         self._engine.post(events.DropOwner(owner))
-        self._carry_out(self.exports.owner_lost(owner))
+        self._carry_out(self.departures.owner_lost(owner, self._timeline.now_s()))
 
     # ---- the engine --------------------------------------------------------------------------------------------------
 
@@ -77,34 +81,34 @@ class HandOffs:
                 case events.Said(owner=owner, message=message):
                     self._tell(owner, message)
                     if isinstance(message, wire.Tokens) and message.finish is not None:
-                        self._carry_out(self.exports.on_engine(event, now_s))
-                case events.Reserved():
-                    self.adoptions.on_engine(event)
+                        self._carry_out(self.departures.on_engine(event, now_s))
+                case events.Reserved() | events.Extended():
+                    self.arrivals.on_engine(event)
                 case events.Published() | events.Held():
-                    self._carry_out(self.exports.on_engine(event, now_s))
+                    self._carry_out(self.departures.on_engine(event, now_s))
                 case events.Ended():
-                    self.adoptions.on_engine(event)
-                    self._carry_out(self.exports.on_engine(event, now_s))
+                    self.arrivals.on_engine(event)
+                    self._carry_out(self.departures.on_engine(event, now_s))
 
     # ---- peers -------------------------------------------------------------------------------------------------------
 
     def linked(self, source: str, there: bool) -> None:
         if there:
             self._sources[source] = True
-            self.adoptions.on_source(source, Linked())
+            self.arrivals.on_source(source, Linked())
         else:
             self._source_lost(source, "nobody there")
 
     def from_reader(self, reader: str, message: FromReader) -> None:
         self._readers.add(reader)
-        self._carry_out(self.exports.on_reader(reader, message, self._timeline.now_s()))
+        self._carry_out(self.departures.on_reader(reader, message, self._timeline.now_s()))
 
-    def from_source(self, source: str, message: ToReader) -> None:
+    def from_source(self, source: str, message: FromSource) -> None:
         if self._sources.get(source):
-            self.adoptions.on_source(source, message)
+            self.arrivals.on_source(source, message)
 
     def unlinked(self, peer: str) -> None:
-        self.exports.reader_lost(peer)
+        self._reader_lost(peer)
         self._source_lost(peer, "silent for too long")
 
     def forsaken(self) -> None:
@@ -112,25 +116,28 @@ class HandOffs:
         for source in list(self._sources):
             self._source_lost(source, "closed")
         for reader in self._readers:
-            self.exports.reader_lost(reader)
+            self._reader_lost(reader)
 
     def pulled(self, event: Pulled | PullFailed) -> None:
-        self.adoptions.on_transfer(event)
+        self.arrivals.on_transfer(event)
+
+    def _reader_lost(self, reader: str) -> None:
+        self._carry_out(self.departures.reader_lost(reader, self._timeline.now_s()))
 
     def _source_lost(self, source: str, reason: str) -> None:
         if self._sources.pop(source, None) is not None:
-            self.adoptions.on_source(source, LinkLost(reason))
+            self.arrivals.on_source(source, LinkLost(reason))
 
     def beat(self) -> None:
         """What is done from time to time, while there is anything to do it for."""
-        self._carry_out(self.exports.tick(self._timeline.now_s()))
-        self.adoptions.tick()
-        self.adoptions.renew()
+        self._carry_out(self.departures.tick(self._timeline.now_s()))
+        self.arrivals.tick()
+        self.arrivals.renew()
         self._beating = False
         if len(self):
             self._keep_beating()
 
-    # ---- what adoptions ask for (`SourceLinks`, `Puller`) ------------------------------------------------------------
+    # ---- what arrivals ask for (`SourceLinks`, `Puller`) ------------------------------------------------------------
 
     def require(self, endpoint: wire.Endpoint) -> None:
         source = agent_name(endpoint)
@@ -138,7 +145,7 @@ class HandOffs:
             self._sources[source] = False
             self._fabric.open(self._member, source)
         elif self._sources[source]:
-            self.adoptions.on_source(source, Linked())
+            self.arrivals.on_source(source, Linked())
 
     def post(self, name: str, message: FromReader) -> None:
         self._fabric.to_source(self._member.agent, name, message)
@@ -148,14 +155,14 @@ class HandOffs:
 
     # ---- carrying out ------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, commands: Iterable[exports.Command]) -> None:
+    def _carry_out(self, commands: Iterable[DepartureCommand]) -> None:
         for command in commands:
             match command:
-                case exports.ToReader(reader, message):
+                case ToReader(reader, message):
                     self._fabric.to_reader(self._member.agent, reader, message)
-                case exports.ToOwner(owner, message):
+                case ToOwner(owner, message):
                     self._tell(owner, message)
-                case events.Release() | events.Drop():
+                case _:
                     self._engine.post(command)
 
     def _keep_beating(self) -> None:

@@ -13,7 +13,7 @@ from tercet.ids import Epoch, FrontDoorId, RequestId
 from tercet.request import FinishReason
 from tercet.simulator.machine import Book, Order, Say
 from tercet.simulator.timeline import Alarm, Timeline
-from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Refused, Submit, Tokens, Usage
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Refused, Resume, Submit, Tokens, Usage
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class IdealMachine:
                 self._submit(owner, order)
             case Cancel():
                 self._cancel(order)
-            case Adopt():
+            case Adopt() | Resume():
                 raise AssertionError("an ideal worker is alone with its requests")
 
     def kill(self) -> None:

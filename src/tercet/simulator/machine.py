@@ -6,9 +6,9 @@ from typing import Protocol
 from tercet.ids import FrontDoorId, RequestId
 from tercet.router.events import WorkerWord
 from tercet.simulator.traces import Arrival
-from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Submit
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Resume, Submit
 
-Order = Submit | Adopt | Cancel
+Order = Submit | Adopt | Resume | Cancel
 Say = Callable[[FrontDoorId, WorkerWord], None]
 """A machine's words; they travel as long as the network takes."""
 Book = Mapping[RequestId, Arrival]

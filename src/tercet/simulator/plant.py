@@ -17,7 +17,7 @@ from tercet.simulator.machine import Machine, Order
 from tercet.simulator.machine_model import Make
 from tercet.simulator.options import Failure, SimulationOptions
 from tercet.simulator.timeline import Timeline
-from tercet.wire import Cancel, Endpoint, LoadReport
+from tercet.wire import Adopt, Endpoint, LoadReport, Submit
 from tercet.workers.relay import Relay
 
 QUIET_PERIODS = 16
@@ -53,7 +53,7 @@ class Life:
 
     def take(self, owner: FrontDoorId, order: Order) -> None:
         if self.alive:
-            if not isinstance(order, Cancel):
+            if isinstance(order, Submit | Adopt):
                 self.relay.note(owner, order.names)
             self.machine.take(owner, order)
             self._plant.changed(self)

@@ -71,7 +71,7 @@ class ServingCluster:
         RunBook(run_dir).write(self._cluster.record(ready=True))
 
     def assert_empty(self) -> None:
-        """No worker keeps a block, lease, export, adoption or request; no front door keeps a place."""
+        """No worker keeps a block, lease, departure, arrival or request; no front door keeps a place."""
         deadline_s = time.monotonic() + IDLE_TIMEOUT_S
         while (kept := self._kept()) and time.monotonic() < deadline_s:
             time.sleep(0.1)
@@ -107,8 +107,8 @@ def _counts(figures: WorkerFigures) -> dict[str, int]:
         "running": load.running,
         "holding": load.holding,
         "pulling": load.pulling,
-        "exports": figures.exports,
-        "adoptions": figures.adoptions,
+        "departures": figures.departures,
+        "arrivals": figures.arrivals,
     }
 
 

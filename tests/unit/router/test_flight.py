@@ -32,10 +32,13 @@ from tercet.router.events import (
     Fail,
     Finish,
     Joined,
+    Moved,
     NoneUsable,
     Prefilled,
+    Relocated,
     Send,
     TurnedAway,
+    Unseated,
     Wait,
     Waited,
     WorkerLost,
@@ -50,6 +53,8 @@ from tercet.wire import (
     Failed,
     HandedOff,
     Refused,
+    Resume,
+    Stalled,
     Started,
     Submit,
     Tokens,
@@ -121,7 +126,7 @@ def test_a_destination_is_bound_only_when_the_source_starts() -> None:
         Send(P, Submit(request(), epoch(0), hand_off=True))
     ]
     assert flight.handle(Started(R, epoch(0))) == [ChooseDestination(P)]
-    assert flight.handle(Bound(D)) == [Send(D, Adopt(request(), epoch(1), P))]
+    assert flight.handle(Bound(D)) == [Send(D, Adopt(request(), epoch(1), P, epoch(0)))]
 
 
 def test_the_first_token_comes_from_the_source_and_the_rest_from_the_destination() -> None:
@@ -204,13 +209,13 @@ def test_a_refusing_destination_keeps_the_source() -> None:
     flight = flying(*APART)
     commands = flight.handle(Refused(R, epoch(1), "full"))
     assert commands == [Closed(D), ChooseDestination(P, frozenset({D.worker}))]
-    assert flight.handle(Bound(D2)) == [Send(D2, Adopt(request(), epoch(1), P))]
+    assert flight.handle(Bound(D2)) == [Send(D2, Adopt(request(), epoch(2), P, epoch(0)))]
 
 
 def test_a_late_destination_is_given_the_log_the_source_was_given() -> None:
     """The source publishes KV for that log; its first token comes with the commit."""
     flight = flying(*APART, tokens(0, 0, 10), Refused(R, epoch(1), "full"))
-    assert flight.handle(Bound(D2)) == [Send(D2, Adopt(request(), epoch(1), P))]
+    assert flight.handle(Bound(D2)) == [Send(D2, Adopt(request(), epoch(2), P, epoch(0)))]
 
 
 BINDING = (Chosen(P, hand_off=True), Started(R, Epoch(0)))
@@ -279,7 +284,7 @@ def test_losing_the_source_before_a_destination_is_bound_replays(events: tuple[E
     flight = flying(Chosen(P, hand_off=True), *events)
     assert flight.handle(WorkerLost(P, "silent")) == [Closed(P), ChooseWorker()]
     assert flight.handle(Chosen(P2, hand_off=True)) == [
-        Send(P2, Submit(request(), epoch(2), hand_off=True))
+        Send(P2, Submit(request(), epoch(1), hand_off=True))
     ]
 
 
@@ -578,3 +583,117 @@ def test_no_order_of_events_loses_repeats_or_reorders_a_token(
     assert len(world.ends) <= 1
     if any(isinstance(end, Finish) for end in world.ends):
         assert world.delivered == TRUTH
+
+
+# ---- live moves ------------------------------------------------------------------------------------------------------
+
+ALONE = (Chosen(D, hand_off=False), tokens(0, 0, 10))
+LEAVING = (*ALONE, Relocated(D2))
+
+
+def test_a_running_request_is_given_to_another_worker_with_the_log_so_far() -> None:
+    flight = flying(*ALONE)
+    assert flight.handle(Relocated(D2)) == [
+        Send(D2, Adopt(request(), epoch(1), D, epoch(0), [10], live=True))
+    ]
+    assert flight.handle(tokens(0, 1, 11)) == [Deliver([11])], "it runs on meanwhile"
+    assert flight.handle(HandedOff(R, epoch(0), USAGE)) == [Bill(USAGE, True), Moved(D), Closed(D)]
+    assert flight.handle(tokens(1, 1, 11, 12)) == [Prefilled(D2), Deliver([12])]
+    assert flight.owner == D2
+
+
+def test_the_destination_may_be_heard_before_the_source_has_let_go() -> None:
+    flight = flying(*LEAVING)
+    assert flight.handle(tokens(1, 1, 11)) == [Moved(D), Prefilled(D2), Deliver([11])]
+    assert flight.handle(tokens(0, 1, 11)) == [], "a former owner is not listened to"
+    assert flight.handle(HandedOff(R, epoch(0), USAGE)) == [Bill(USAGE, True), Closed(D)]
+
+
+def test_a_request_can_move_again_and_back() -> None:
+    flight = flying(*LEAVING, tokens(1, 1, 11), HandedOff(R, epoch(0), USAGE))
+    assert flight.handle(Relocated(D)) == [
+        Send(D, Adopt(request(), epoch(2), D2, epoch(1), [10, 11], live=True))
+    ]
+    flight.handle(tokens(2, 2, 12))
+    flight.validate()
+
+
+def test_a_move_that_follows_at_once_does_not_wait_for_the_last_word_of_the_one_before() -> None:
+    flight = flying(*LEAVING, tokens(1, 1, 11))
+    assert flight.handle(Relocated(P2)) == [
+        Send(D, Cancel(R, epoch(0))),
+        Closed(D),
+        Send(P2, Adopt(request(), epoch(2), D2, epoch(1), [10, 11], live=True)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "no",
+    [
+        Refused(R, Epoch(1), "full"),
+        Failed(R, Epoch(1), "too long", retryable=False),
+        WorkerLost(D2, "silent"),
+    ],
+)
+def test_a_destination_that_does_not_take_it_leaves_it_where_it_runs(no: Event) -> None:
+    flight = flying(*LEAVING)
+    closed, moved, resume = flight.handle(no)
+    assert (closed, resume) == (Closed(D2), Send(D, Resume(R, epoch(0))))
+    assert isinstance(moved, Moved)
+    assert moved.reason
+    assert flight.handle(tokens(1, 1, 666)) == [], "it is out"
+    assert flight.handle(tokens(0, 1, 11)) == [Deliver([11])]
+    assert flight.replays == 0
+
+
+def test_a_source_that_does_not_know_how_it_ended_is_told_to_go_on() -> None:
+    flight = flying(*LEAVING)
+    assert flight.handle(Stalled(R, epoch(0), "silent")) == [
+        Send(D2, Cancel(R, epoch(1))),
+        Closed(D2),
+        Moved(D, "silent"),
+        Send(D, Resume(R, epoch(0))),
+    ]
+    assert flight.handle(tokens(1, 1, 666)) == [], "it had taken over, but too late"
+
+
+def test_a_source_that_does_not_know_that_it_has_lost_it_is_told_to_forget() -> None:
+    flight = flying(*LEAVING, tokens(1, 1, 11))
+    assert flight.handle(Stalled(R, epoch(0), "silent")) == [
+        Send(D, Cancel(R, epoch(0))),
+        Closed(D),
+    ]
+
+
+def test_losing_the_source_of_a_live_move_leaves_it_to_the_destination() -> None:
+    flight = flying(*LEAVING)
+    assert flight.handle(WorkerLost(D, "silent")) == [Closed(D), Moved(D)]
+    assert flight.handle(Refused(R, epoch(1), "cut"))[-1] == ChooseWorker(), "which has not all"
+
+
+def test_a_request_given_away_to_somebody_who_was_given_up_is_replayed() -> None:
+    flight = flying(*LEAVING, Stalled(R, epoch(0), "silent"))
+    assert flight.handle(HandedOff(R, epoch(0), USAGE)) == [Closed(D), ChooseWorker()]
+    assert flight.handle(Chosen(D, hand_off=False)) == [Send(D, Submit(request(), epoch(2), [10]))]
+
+
+def test_a_source_that_has_finished_ends_the_move() -> None:
+    flight = flying(*LEAVING)
+    commands = flight.handle(tokens(0, 1, 11, finish=FinishReason.STOP))
+    assert Send(D2, Cancel(R, epoch(1))) in commands
+    assert commands[-1] == Finish(FinishReason.STOP, D)
+
+
+def test_a_request_in_a_queue_begins_elsewhere_without_a_replay() -> None:
+    flight = flying(Chosen(P, hand_off=True))
+    assert flight.handle(Unseated()) == [Send(P, Cancel(R, epoch(0))), Closed(P), ChooseWorker()]
+    assert flight.handle(Chosen(P2, hand_off=True)) == [
+        Send(P2, Submit(request(), epoch(1), hand_off=True))
+    ]
+    assert flight.handle(Started(R, epoch(0))) == [], "the first one had begun after all"
+    assert flight.replays == 0
+
+
+def test_what_has_begun_is_not_unseated() -> None:
+    flight = flying(*APART)
+    assert flight.handle(Unseated()) == []

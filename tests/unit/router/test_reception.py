@@ -101,6 +101,9 @@ class Seats:
         sessions: dict[WorkerId, Peer] = dict(self.workers) if role is Role.DECODE else {}
         return Roster(sessions, frozenset(sessions))
 
+    def is_left(self, worker: Endpoint) -> bool:
+        return False
+
     def post(self, worker: Endpoint, message: Message) -> None:
         found = self.workers.get(worker.worker)
         if found is not None and found.connected:

@@ -270,7 +270,7 @@ def test_a_hand_off_says_started_before_it_computes_and_publishes_while_it_does(
     assert isinstance(rest, Published)
     assert (rest.first, len(rest.blocks), rest.tokens) == (3, 1, 14)
     assert [int(bench.runner.kv.generations[b]) for b in first.blocks] == list(first.generations)
-    assert held == Held(A, E0, tuple(expected(1)), 0, 14)
+    assert held == Held(A, E0, "f", tuple(expected(1)), 14, 0, 14)
     assert engine.load().holding == 1
     assert not engine.has_work
     assert bench.tell(Release(A, E0)) == [Ended(A, E0)]
@@ -324,7 +324,7 @@ def test_a_hand_off_ends_in_the_tokens_of_a_local_run(
     assert len(reserved.blocks) == 4
     assert reserved.held_blocks == 0
     copy_blocks(source, published_blocks(source), bench, reserved.blocks)
-    commit = Commit(A, E1, held.output, 14, 4096, 0.25, 0.125, held.logprobs)
+    commit = Commit(A, E1, held.output, held.tokens, 14, 4096, 0.25, 0.125, held.logprobs)
     events = bench.tell(Arrived(A, E1, 8), Arrived(A, E1, 14), commit)
     assert source.tell(Release(A, E0)) == [Ended(A, E0)]
     first, *_, last = messages(events, Tokens)
@@ -346,7 +346,7 @@ def test_a_wrong_byte_in_a_pulled_block_changes_the_tokens(bench: Bench) -> None
     reserved, held = hand_over(source, bench)
     copy_blocks(source, published_blocks(source), bench, reserved.blocks)
     bench.runner.kv.tensor[reserved.blocks[1]].view(-1)[0] += 1
-    events = bench.tell(Arrived(A, E1, 14), Commit(A, E1, held.output))
+    events = bench.tell(Arrived(A, E1, 14), Commit(A, E1, held.output, held.tokens))
     assert output(events)[1:] != expected(5)[1:]
 
 
@@ -356,7 +356,7 @@ def test_a_second_hand_off_of_the_same_prompt_needs_no_full_block(bench: Bench) 
     reserved, held = hand_over(source, bench)
     assert reserved.held_blocks == 3
     copy_blocks(source, published_blocks(source)[3:], bench, reserved.blocks[3:])
-    events = bench.tell(Arrived(A, E1, 14), Commit(A, E1, held.output))
+    events = bench.tell(Arrived(A, E1, 14), Commit(A, E1, held.output, held.tokens))
     assert output(events) == expected(5)
     assert messages(events, Tokens)[-1].usage.cached_tokens == 12
 
@@ -447,7 +447,7 @@ def test_a_later_life_waits_for_a_pull_that_may_still_write(bench: Bench) -> Non
 def test_commands_for_strangers_have_no_effect(bench: Bench) -> None:
     strangers: list[Command] = [
         Arrived(A, E0, 4),
-        Commit(A, E0, (1,)),
+        Commit(A, E0, (1,), 4),
         Recompute(A, E0),
         Release(A, E0),
         Drop(A, E0),

@@ -26,6 +26,7 @@ from tercet.workers.events import (
     DropOwner,
     Ended,
     Event,
+    Extended,
     Held,
     Published,
     Recompute,
@@ -248,7 +249,9 @@ class Cluster(RuleBasedStateMachine):
         if client := self.some(pick, complete):
             assert client.held is not None
             epoch = Epoch(client.epoch + 1)
-            self.destination.handle(Commit(client.spec.id, epoch, client.held.output))
+            self.destination.handle(
+                Commit(client.spec.id, epoch, client.held.output, client.held.tokens)
+            )
             self.source.handle(Release(client.spec.id, client.epoch))
             client.forget_move()
 
@@ -301,7 +304,7 @@ class Cluster(RuleBasedStateMachine):
                         client.held = event
                 case Reserved():
                     self.hear_reserved(self.client(event.request), event)
-                case Ended():
+                case Extended() | Ended():
                     pass
 
     def hear(self, client: Client, message: Started | Tokens | Refused | Failed) -> None:

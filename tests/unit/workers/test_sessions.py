@@ -68,7 +68,7 @@ async def test_what_one_front_door_sends_the_others_learn_with_the_next_report()
     sessions = Sessions(Orders())
     async with served(sessions, "f") as one, served(sessions, "g") as other:
         await one.order(Submit(SPEC, Epoch(0), names=b"prefix-1"))
-        await one.order(Adopt(SPEC, Epoch(1), SOURCE, names=b"prefix-2"))
+        await one.order(Adopt(SPEC, Epoch(1), SOURCE, Epoch(0), names=b"prefix-2"))
         assert other.learned == []
         sessions.broadcast(REPORT)
         assert (one.posted, other.posted) == (

@@ -179,7 +179,7 @@ class House:
             while True:
                 status = worker.status()
                 load = status.load
-                kept = status.exports + status.adoptions + status.unsettled_pulls
+                kept = status.departures + status.arrivals + status.unsettled_pulls
                 kept += load.blocks_used + load.quarantined_blocks + load.leases
                 if not kept + load.waiting + load.running + load.holding + load.pulling:
                     return
@@ -223,7 +223,7 @@ async def hand_off(house: House, destination: LoadRunner = toy) -> tuple[Talk, T
     _, at_destination = await house.start("d0", destination)
     at_source.link.post(Submit(SPEC, Epoch(0), hand_off=True))
     await at_source.hear(Tokens)
-    at_destination.link.post(Adopt(SPEC, Epoch(1), source))
+    at_destination.link.post(Adopt(SPEC, Epoch(1), source, Epoch(0)))
     return at_source, at_destination
 
 
@@ -280,7 +280,7 @@ async def test_kv_overwritten_while_it_is_read_never_reaches_the_output(house):
     at_source.link.post(Submit(SPEC, Epoch(0), hand_off=True))
     await at_source.hear(Tokens)
     process_network().faults.append(Fault(meanwhile=overwrite))
-    at_destination.link.post(Adopt(SPEC, Epoch(1), source))
+    at_destination.link.post(Adopt(SPEC, Epoch(1), source, Epoch(0)))
     tokens, usage = await at_destination.finish()
     assert tokens == expected(SPEC)
     assert usage.recomputed
@@ -326,7 +326,7 @@ async def test_a_front_door_may_not_pull_and_a_peer_may_not_order(house):
 async def test_an_order_given_twice_is_carried_out_once(house):
     at_source, at_destination = await hand_off(house)
     source = house.workers[WorkerId("p0")].endpoint
-    at_destination.link.post(Adopt(SPEC, Epoch(1), source))
+    at_destination.link.post(Adopt(SPEC, Epoch(1), source, Epoch(0)))
     tokens, usage = await at_destination.finish()
     assert tokens == expected(SPEC)
     assert not usage.recomputed
@@ -428,7 +428,7 @@ async def test_a_destination_does_not_wait_for_a_source_that_is_stuck(house, stu
     _, at_destination = await house.start("d0")
     stuck.link.post(Submit(SPEC, Epoch(0), hand_off=True))
     await stuck.hear(Started)
-    at_destination.link.post(Adopt(SPEC, Epoch(1), source))
+    at_destination.link.post(Adopt(SPEC, Epoch(1), source, Epoch(0)))
     tokens, usage = await at_destination.finish()
     assert tokens == expected(SPEC)
     assert usage.recomputed

@@ -1,64 +1,72 @@
-"""One hand-off from the destination's side. A pure state machine: `HandOff.handle` takes an event and returns commands."""
+"""One move from the destination's side. A pure state machine: `Arrival.handle` takes an event and returns commands."""
 
 from dataclasses import dataclass
 
 from tercet import wire
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.workers import events
-from tercet.workers.hand_off.intake import Intake
-from tercet.workers.hand_off.signals import (
+from tercet.workers.move.intake import Intake
+from tercet.workers.move.phases import ARRIVAL_MOVES
+from tercet.workers.move.phases import ArrivalPhase as Phase
+from tercet.workers.move.signals import (
+    ArrivalCommand,
+    ArrivalEvent,
     Cancelled,
-    Command,
-    Event,
     Linked,
     LinkLost,
     Outcome,
-    Phase,
     Tick,
     ToEngine,
 )
 from tercet.workers.transfer.base import Pulled, PullFailed, PullJob, Settled
 
+TAIL_BLOCKS_MAX = 1
+"""A live request is frozen when no more than this is still to be pulled: then freezing takes no longer for a long context."""
+ROUNDS_MAX = 3
+"""Or in this round, however much that is: the source fills blocks faster than they can be pulled."""
+ROOM_BLOCKS = 4
+"""So much more than the source has published is asked of the engine, so that a growing request need not wait for blocks."""
+
 
 @dataclass(slots=True)
-class HandOff:
-    """One request on its way here. `epoch` is ours; the source owns it under `epoch - 1`."""
+class Arrival:
+    """One request on its way here. When a `live` one fails it stays where it is; a hand-off's source is done with it."""
 
     request: RequestId
     epoch: Epoch
+    """Ours."""
+    source_epoch: Epoch
     peer: str
     """The source's agent."""
-    prompt_tokens: int
     output: tuple[int, ...]
-    """Output tokens that were known when the hand-off began."""
+    """Output tokens that were known when the move began."""
     intake: Intake
     silence_s_max: float
     """A source that is linked but says nothing for this long is given up: its engine may hang."""
     heard_s: float
-    """When the source last said something; at first, when the hand-off began."""
+    """When the source last said something; at first, when the move began."""
+    live: bool = False
     phase: Phase = Phase.RESERVING
     outcome: Outcome | None = None
     reason: str = ""
-    """Why it was recomputed or dropped."""
+    """Why it was recomputed, declined or dropped."""
     linked: bool = False
     lost: str = ""
     """Why there will be no link, when that was known before the engine had answered."""
     flight: PullJob | None = None
+    freezing: bool = False
+    """The source was told to stop it."""
     commit: wire.Commit | None = None
     commit_s: float = 0.0
     pulled_bytes: int = 0
     pull_s: float = 0.0
 
     @property
-    def source_epoch(self) -> Epoch:
-        return Epoch(self.epoch - 1)
-
-    @property
     def leased(self) -> bool:
         """Whether the source keeps KV for us: the lease must be renewed."""
         return self.phase is Phase.PULLING and self.linked
 
-    def handle(self, event: Event, now_s: float) -> list[Command]:
+    def handle(self, event: ArrivalEvent, now_s: float) -> list[ArrivalCommand]:
         """One transition. What is late or irrelevant in this phase changes nothing."""
         if isinstance(event, Pulled | PullFailed | Settled):
             return self._on_transfer(event, now_s)
@@ -74,13 +82,13 @@ class HandOff:
 
     # ---- phases ------------------------------------------------------------------------------------------------------
 
-    def _while_reserving(self, event: Event, now_s: float) -> list[Command]:
+    def _while_reserving(self, event: ArrivalEvent, now_s: float) -> list[ArrivalCommand]:
         match event:
             case events.Reserved():
                 self.intake.reserve(event.blocks, event.held_blocks)
-                self.phase = Phase.LINKING
+                self._move_to(Phase.LINKING)
                 if self.lost:
-                    return self._recompute(self.lost)
+                    return self._give_up(self.lost)
                 return self._ask(now_s) if self.linked else []
             case Linked():
                 self.linked = True
@@ -92,13 +100,13 @@ class HandOff:
                 return self._vanish()
         return []
 
-    def _while_linking(self, event: Event, now_s: float) -> list[Command]:
+    def _while_linking(self, event: ArrivalEvent, now_s: float) -> list[ArrivalCommand]:
         match event:
             case Linked():
                 self.linked = True
                 return self._ask(now_s)
             case LinkLost(reason):
-                return self._recompute(reason)
+                return self._give_up(reason)
             case Cancelled():
                 return self._drop("cancelled")
             case Tick():
@@ -107,7 +115,7 @@ class HandOff:
                 return self._vanish()
         return []
 
-    def _while_pulling(self, event: Event, now_s: float) -> list[Command]:
+    def _while_pulling(self, event: ArrivalEvent, now_s: float) -> list[ArrivalCommand]:
         match event:
             case wire.Ready():
                 self.heard_s = now_s
@@ -116,17 +124,19 @@ class HandOff:
                 self.heard_s = self.commit_s = now_s
                 self.commit = event
                 return self._proceed(now_s)
-            case wire.Gone(reason=wire.GoneReason.FINISHED):
+            case events.Extended():
+                return self._extended(event, now_s)
+            case wire.Gone(reason=wire.GoneReason.FINISHED) if not self.live:
                 # The front door knows and cancels. But it may have lost the source's last word, and then waits for ours.
                 self.linked, self.heard_s = False, now_s
                 return []
             case wire.Gone():
                 self.linked = False
-                return self._recompute("the source does not have it")
+                return self._give_up("the source does not have it")
             case LinkLost(reason):
                 self.linked = False
                 # After the commit nothing more need be said: the last pull ends well, or fails and recomputes.
-                return [] if self.commit is not None else self._recompute(reason)
+                return [] if self.commit is not None else self._give_up(reason)
             case Cancelled():
                 return self._drop("cancelled")
             case Tick():
@@ -135,20 +145,22 @@ class HandOff:
                 return self._vanish()
         return []
 
-    def _on_transfer(self, event: Pulled | PullFailed | Settled, now_s: float) -> list[Command]:
+    def _on_transfer(
+        self, event: Pulled | PullFailed | Settled, now_s: float
+    ) -> list[ArrivalCommand]:
         flight = self.flight
         assert flight is not None, f"{event} without a pull: {self}"
         assert flight.id == event.job, f"{event} is not of {flight}"
         if isinstance(event, PullFailed) and event.in_flight:
-            return self._recompute(event.reason) if self.phase is Phase.PULLING else []
+            return self._give_up(event.reason) if self.phase is Phase.PULLING else []
         self.flight = None
         if self.phase is Phase.SETTLING:
-            self.phase = Phase.OVER
+            self._move_to(Phase.OVER)
             return [events.Unquarantine(flight.local_blocks)]
         assert self.phase is Phase.PULLING, f"{event}: {self}"
         assert not isinstance(event, Settled), f"{event} of a pull that had not failed: {self}"
         if isinstance(event, PullFailed):
-            return self._recompute(event.reason)
+            return self._give_up(event.reason)
         self.intake.admit(flight)
         self.pulled_bytes += event.bytes
         self.pull_s += event.seconds
@@ -157,34 +169,54 @@ class HandOff:
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _ask(self, now_s: float) -> list[Command]:
-        self.phase, self.heard_s = Phase.PULLING, now_s
-        return [wire.Pull(self.request, self.source_epoch, self.intake.held_blocks)]
+    def _ask(self, now_s: float) -> list[ArrivalCommand]:
+        self._move_to(Phase.PULLING)
+        self.heard_s = now_s
+        held, known = self.intake.held_blocks, len(self.output)
+        return [wire.Pull(self.request, self.source_epoch, held, known, self.live)]
 
-    def _offered(self, ready: wire.Ready, now_s: float) -> list[Command]:
+    def _extended(self, event: events.Extended, now_s: float) -> list[ArrivalCommand]:
+        self.intake.extend(event.blocks)
+        return self._proceed(now_s) if event.blocks else self._give_up("no room for its output")
+
+    def _offered(self, ready: wire.Ready, now_s: float) -> list[ArrivalCommand]:
         wrong = self.intake.offer(ready)
-        return self._recompute(wrong) if wrong else self._proceed(now_s)
+        return self._give_up(wrong) if wrong else self._proceed(now_s)
 
-    def _proceed(self, now_s: float) -> list[Command]:
+    def _proceed(self, now_s: float) -> list[ArrivalCommand]:
         """Pull what is offered and not here, all of it at once; when nothing is missing any more, commit."""
         if self.flight is not None:
             return []
+        commands: list[ArrivalCommand] = []
+        if self.live and not self.freezing and self._is_near:
+            self.freezing = True
+            commands.append(wire.Freeze(self.request, self.source_epoch))
+        if tokens := self.intake.room(0 if self.commit else ROOM_BLOCKS):
+            commands.append(events.Extend(self.request, self.epoch, tokens))
         self.flight = self.intake.next_job(self.request, self.epoch, self.peer)
         if self.flight is not None:
-            return [self.flight]
-        return self._own(self.commit, now_s) if self.commit is not None else []
+            return [*commands, self.flight]
+        return [*commands, *(self._own(self.commit, now_s) if self.commit is not None else [])]
 
-    def _own(self, commit: wire.Commit, now_s: float) -> list[Command]:
-        output = tuple(commit.output)
-        if output[: len(self.output)] != self.output or not output:
-            return self._recompute("the source continues from other tokens")
-        if self.intake.here_tokens < self.prompt_tokens + len(output) - 1:
-            return self._recompute("the source committed before it had published everything")
+    @property
+    def _is_near(self) -> bool:
+        """Whether what is left can be pulled while nobody steps the request."""
+        return self.intake.wanted_blocks <= TAIL_BLOCKS_MAX or self.intake.jobs + 1 >= ROUNDS_MAX
+
+    def _own(self, commit: wire.Commit, now_s: float) -> list[ArrivalCommand]:
+        output, here = tuple(commit.output), self.intake.here_tokens
+        if output[: len(self.output)] != self.output or not (output or self.live):
+            return self._give_up("the source continues from other tokens")
+        if here < commit.tokens:
+            if self.live and self.intake.extending:
+                return []  # the blocks for the rest are on their way
+            return self._give_up("the source committed before it had published everything")
         owned = events.Commit(
             self.request,
             self.epoch,
             output,
-            pulled_tokens=self.intake.here_tokens - self.intake.held_tokens,
+            here,
+            pulled_tokens=here - self.intake.held_tokens,
             pulled_bytes=self.pulled_bytes,
             pull_s=self.pull_s,
             pull_exposed_s=now_s - self.commit_s,
@@ -194,34 +226,37 @@ class HandOff:
 
     # ---- endings -----------------------------------------------------------------------------------------------------
 
-    def _recompute(self, reason: str) -> list[Command]:
-        # The request is ours from here on, so the source is told the same as after a commit.
-        command = events.Recompute(self.request, self.epoch, self._endangered)
-        return self._decide(Outcome.RECOMPUTED, reason, command, committed=True)
+    def _give_up(self, reason: str) -> list[ArrivalCommand]:
+        """Nothing more can be pulled. A hand-off is ours then, so its source is told the same as after a commit."""
+        if self.live:
+            decline = events.Decline(self.request, self.epoch, reason, self._endangered)
+            return self._decide(Outcome.DECLINED, reason, decline, committed=False)
+        recompute = events.Recompute(self.request, self.epoch, self._endangered)
+        return self._decide(Outcome.RECOMPUTED, reason, recompute, committed=True)
 
-    def _drop(self, reason: str) -> list[Command]:
+    def _drop(self, reason: str) -> list[ArrivalCommand]:
         command = events.Drop(self.request, self.epoch, self._endangered)
         return self._decide(Outcome.DROPPED, reason, command, committed=False)
 
-    def _vanish(self) -> list[Command]:
+    def _vanish(self) -> list[ArrivalCommand]:
         """The engine has refused or failed the request and told the front door so itself."""
         assert self.flight is None, f"the engine let go of blocks that are being written: {self}"
         return self._decide(Outcome.DROPPED, "the engine gave it up", None, committed=False)
 
     def _decide(
         self, outcome: Outcome, reason: str, command: ToEngine | None, *, committed: bool
-    ) -> list[Command]:
-        commands: list[Command] = [] if command is None else [command]
+    ) -> list[ArrivalCommand]:
+        commands: list[ArrivalCommand] = [] if command is None else [command]
         if self.phase is Phase.PULLING and self.linked:
             commands.append(wire.Release(self.request, self.source_epoch, committed))
         self.outcome, self.reason = outcome, reason
-        self.phase = Phase.SETTLING if self.flight is not None else Phase.OVER
+        self._move_to(Phase.SETTLING if self.flight is not None else Phase.OVER)
         return commands
 
-    def _mind_silence(self, now_s: float) -> list[Command]:
+    def _mind_silence(self, now_s: float) -> list[ArrivalCommand]:
         silent_s = now_s - self.heard_s
         if self.flight is None and silent_s > self.silence_s_max:
-            return self._recompute(f"the source said nothing for {silent_s:.1f} s")
+            return self._give_up(f"the source said nothing for {silent_s:.1f} s")
         return []
 
     @property
@@ -238,4 +273,9 @@ class HandOff:
         assert intake.held_blocks <= intake.here_blocks <= len(intake.blocks), self
         if self.outcome is Outcome.COMMITTED:
             assert self.commit is not None, self
-            assert intake.here_tokens >= self.prompt_tokens + len(self.commit.output) - 1, self
+            assert intake.here_tokens >= self.commit.tokens, self
+        assert self.live or not self.freezing, self
+
+    def _move_to(self, phase: Phase) -> None:
+        assert phase in ARRIVAL_MOVES[self.phase], f"{self.phase} -> {phase}: {self!r}"
+        self.phase = phase

@@ -78,8 +78,8 @@ class WorkerProcess:
         return await self.until(
             lambda status: (
                 not (
-                    status.exports
-                    or status.adoptions
+                    status.departures
+                    or status.arrivals
                     or status.unsettled_pulls
                     or status.load.blocks_used
                     or status.load.quarantined_blocks
@@ -143,9 +143,20 @@ class FrontDoor:
 
     async def hears(self, kind: type[Message], request: RequestId) -> None:
         """Waits until a message of this kind has come for the request."""
+        await self.hears_one_of((kind,), request)
+
+    async def hears_one_of(self, kinds: tuple[type[Message], ...], request: RequestId) -> None:
         await self._until(
-            lambda: any(isinstance(m, kind) and m.request == request for m in self.said)
+            lambda: any(isinstance(m, kinds) and m.request == request for m in self.said)
         )
+
+    async def says(self, request: RequestId, tokens: int) -> None:
+        """Waits for so many tokens of the request."""
+        await self._until(lambda: request in self.logs and len(self.logs[request].tokens) >= tokens)
+
+    async def speaks(self, request: RequestId, epoch: Epoch) -> None:
+        """Waits until the request's owner under this epoch has said tokens."""
+        await self._until(lambda: self.logs[request].fence >= epoch)
 
     async def finish(self, request: RequestId) -> list[int]:
         """Waits for the end of the request; returns its output."""

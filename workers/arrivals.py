@@ -1,4 +1,4 @@
-"""All hand-offs on their way to this worker: brings events to their state machines and carries out what these order."""
+"""All moves to this worker: brings events to their state machines and carries out what these order."""
 
 import logging
 from collections import Counter, defaultdict
@@ -11,16 +11,16 @@ from tercet.clock import Clock
 from tercet.config import TransferConfig
 from tercet.ids import Epoch, RequestId
 from tercet.workers import events
-from tercet.workers.hand_off import (
+from tercet.workers.move import (
+    Arrival,
+    ArrivalCommand,
+    ArrivalEvent,
+    ArrivalPhase,
     Cancelled,
-    Command,
-    Event,
-    HandOff,
     Intake,
     Linked,
     LinkLost,
     Outcome,
-    Phase,
     Tick,
 )
 from tercet.workers.sources import FromSource, agent_name
@@ -50,7 +50,9 @@ class SourceLinks(Protocol):
     """The links to those we pull from; `Sources` is one."""
 
     def require(self, endpoint: wire.Endpoint) -> None: ...
-    def post(self, name: str, message: wire.Pull | wire.Renew | wire.Release) -> None: ...
+    def post(
+        self, name: str, message: wire.Pull | wire.Freeze | wire.Renew | wire.Release
+    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class PullFigures:
                 self.failures += 1
 
 
-class Adoptions:
+class Arrivals:
     """Used on the event loop only. `sources` delivers to `on_source`, the transfer's events come to `on_transfer`."""
 
     def __init__(
@@ -91,69 +93,74 @@ class Adoptions:
         self._config = config
         self._block_tokens = block_tokens
         self._clock = clock
-        self._hand_offs: dict[Key, HandOff] = {}
+        self._arrivals: dict[Key, Arrival] = {}
         self._owners: dict[Key, str] = {}
+        self._asked: dict[tuple[str, RequestId, Epoch], Key] = {}
+        """By the source and the epoch under which it speaks."""
         self.figures = PullFigures()
         self.outcomes: Counter[Outcome] = Counter()
 
     def __len__(self) -> int:
-        return len(self._hand_offs)
+        return len(self._arrivals)
 
     def begin(self, owner: str, order: wire.Adopt) -> None:
         """Reserve blocks and open the link to the source at the same time."""
         spec, key = order.spec, (order.spec.id, order.epoch)
-        if key in self._hand_offs:
+        if key in self._arrivals:
             return  # the same order again
-        self._hand_offs[key] = HandOff(
+        peer, output = agent_name(order.source), tuple(order.output)
+        tokens_max = len(spec.prompt) + spec.sampling.max_tokens
+        self._arrivals[key] = Arrival(
             request=spec.id,
             epoch=order.epoch,
-            peer=agent_name(order.source),
-            prompt_tokens=len(spec.prompt),
-            output=tuple(order.output),
-            intake=Intake(self._block_tokens),
+            source_epoch=order.source_epoch,
+            peer=peer,
+            output=output,
+            intake=Intake(self._block_tokens, tokens_max, grows=order.live),
             silence_s_max=SILENCE_LEASES * self._config.lease_s,
             heard_s=self._clock.now_s(),
+            live=order.live,
         )
         self._owners[key] = owner
-        self._engine.post(events.Reserve(spec, order.epoch, owner, tuple(order.output)))
+        self._asked[peer, spec.id, order.source_epoch] = key
+        self._engine.post(events.Reserve(spec, order.epoch, owner, output, order.live))
         self._sources.require(order.source)
 
     def cancel(self, request: RequestId, epoch: Epoch) -> None:
-        """End every hand-off of this request up to `epoch`."""
-        self._cancel([key for key in self._hand_offs if key[0] == request and key[1] <= epoch])
+        """End every move of this request up to `epoch`."""
+        self._cancel([key for key in self._arrivals if key[0] == request and key[1] <= epoch])
 
     def owner_lost(self, owner: str) -> None:
-        """End every hand-off that this front door's session had ordered."""
+        """End every move that this front door's session had ordered."""
         self._cancel([key for key, whose in self._owners.items() if whose == owner])
 
-    def on_engine(self, event: events.Reserved | events.Ended) -> None:
+    def on_engine(self, event: events.Reserved | events.Extended | events.Ended) -> None:
         self._handle((event.request, event.epoch), event)
 
     def on_source(self, peer: str, event: FromSource) -> None:
         """What a source says about one request, or what happened to the link of all of its requests."""
         if isinstance(event, Linked | LinkLost):
-            for key in [key for key, each in self._hand_offs.items() if each.peer == peer]:
+            for key in [key for key, each in self._arrivals.items() if each.peer == peer]:
                 self._handle(key, event)
             return
-        key = (event.request, Epoch(event.epoch + 1))
-        hand_off = self._hand_offs.get(key)
-        if hand_off is not None and hand_off.peer == peer:
-            self._handle(key, event)
+        asked = self._asked.get((peer, event.request, event.epoch))
+        if asked is not None:
+            self._handle(asked, event)
 
     def on_transfer(self, event: TransferEvent) -> None:
         self.figures.count(event)
         self._handle((event.job.request, event.job.epoch), event)
 
     def tick(self) -> None:
-        for key in list(self._hand_offs):
+        for key in list(self._arrivals):
             self._handle(key, Tick())
 
     def renew(self) -> None:
         """Tell every source which leases are still wanted."""
         wanted: defaultdict[str, list[Key]] = defaultdict(list)
-        for hand_off in self._hand_offs.values():
-            if hand_off.leased:
-                wanted[hand_off.peer].append((hand_off.request, hand_off.source_epoch))
+        for arrival in self._arrivals.values():
+            if arrival.leased:
+                wanted[arrival.peer].append((arrival.request, arrival.source_epoch))
         for peer, leases in wanted.items():
             self._sources.post(peer, wire.Renew(leases))
 
@@ -161,32 +168,44 @@ class Adoptions:
         for key in keys:
             self._handle(key, Cancelled())
 
-    def _handle(self, key: Key, event: Event) -> None:
-        hand_off = self._hand_offs.get(key)
-        if hand_off is None:
+    def _handle(self, key: Key, event: ArrivalEvent) -> None:
+        arrival = self._arrivals.get(key)
+        if arrival is None:
             return
-        for command in hand_off.handle(event, self._clock.now_s()):
-            self._carry_out(hand_off.peer, command)
-        if hand_off.phase is Phase.OVER:
-            del self._hand_offs[key], self._owners[key]
-            self._conclude(hand_off)
+        for command in arrival.handle(event, self._clock.now_s()):
+            self._carry_out(arrival.peer, command)
+        if arrival.phase is ArrivalPhase.OVER:
+            self._forget(key, arrival)
+            self._conclude(arrival)
 
-    def _carry_out(self, peer: str, command: Command) -> None:
+    def _forget(self, key: Key, arrival: Arrival) -> None:
+        del self._arrivals[key], self._owners[key]
+        asked = (arrival.peer, arrival.request, arrival.source_epoch)
+        if self._asked[asked] == key:
+            del self._asked[asked]
+
+    def validate(self) -> None:
+        """Raises AssertionError when a state machine contradicts itself."""
+        for arrival in self._arrivals.values():
+            arrival.validate()
+
+    def _carry_out(self, peer: str, command: ArrivalCommand) -> None:
         match command:
-            case wire.Pull() | wire.Release():
+            case wire.Pull() | wire.Freeze() | wire.Release():
                 self._sources.post(peer, command)
             case PullJob():
                 self._transfer.pull(command)
             case _:
                 self._engine.post(command)
 
-    def _conclude(self, hand_off: HandOff) -> None:
-        assert hand_off.outcome is not None, hand_off
-        self.outcomes[hand_off.outcome] += 1
-        if hand_off.outcome is Outcome.RECOMPUTED:
+    def _conclude(self, arrival: Arrival) -> None:
+        assert arrival.outcome is not None, arrival
+        self.outcomes[arrival.outcome] += 1
+        if arrival.outcome in (Outcome.RECOMPUTED, Outcome.DECLINED):
             logger.warning(
-                "%s is recomputed here instead of pulled from %s: %s",
-                hand_off.request,
-                hand_off.peer,
-                hand_off.reason,
+                "%s is %s here instead of pulled from %s: %s",
+                arrival.request,
+                arrival.outcome,
+                arrival.peer,
+                arrival.reason,
             )

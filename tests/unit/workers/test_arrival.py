@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from tercet import wire
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.workers import events
-from tercet.workers.hand_off import (
+from tercet.workers.move import (
+    Arrival,
+    ArrivalCommand,
+    ArrivalEvent,
     Cancelled,
-    Command,
-    Event,
-    HandOff,
     Intake,
     Linked,
     LinkLost,
     Outcome,
-    Phase,
     Tick,
 )
+from tercet.workers.move import ArrivalPhase as Phase
 from tercet.workers.transfer.base import JobId, Pulled, PullFailed, PullJob, Settled
 
 R, E, SOURCE = RequestId("r"), Epoch(5), Epoch(4)
@@ -35,22 +35,22 @@ class Story:
 
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.hand_off = HandOff(
+        self.arrival = Arrival(
             request=R,
             epoch=E,
             peer="p:1",
-            prompt_tokens=PROMPT,
+            source_epoch=SOURCE,
             output=(),
-            intake=Intake(BLOCK_TOKENS),
+            intake=Intake(BLOCK_TOKENS, tokens_max=PROMPT + 20),
             silence_s_max=30.0,
             heard_s=self.now_s,
         )
 
-    def __call__(self, *happened: Event) -> list[Command]:
-        commands: list[Command] = []
+    def __call__(self, *happened: ArrivalEvent) -> list[ArrivalCommand]:
+        commands: list[ArrivalCommand] = []
         for event in happened:
-            commands += self.hand_off.handle(event, self.now_s)
-            self.hand_off.validate()
+            commands += self.arrival.handle(event, self.now_s)
+            self.arrival.validate()
         return commands
 
 
@@ -70,7 +70,7 @@ def ready(first: int, *blocks: int, tokens: int = 0) -> wire.Ready:
 
 
 def commit(*output: int) -> wire.Commit:
-    return wire.Commit(R, SOURCE, list(output))
+    return wire.Commit(R, SOURCE, list(output), PROMPT + len(output) - 1)
 
 
 def job(number: int, local: tuple[int, ...], remote: tuple[int, ...]) -> PullJob:
@@ -113,10 +113,10 @@ def test_a_hand_off_asks_pulls_chunk_by_chunk_and_commits(tell):
     tell.now_s += 0.25
     assert tell(pulled(2)) == [
         events.Arrived(R, E, 10),
-        events.Commit(R, E, (42,), 10, 2000, 1.0, 0.25),
+        events.Commit(R, E, (42,), 10, 10, 2000, 1.0, 0.25),
         release(committed=True),
     ]
-    assert (tell.hand_off.phase, tell.hand_off.outcome) == (Phase.OVER, Outcome.COMMITTED)
+    assert (tell.arrival.phase, tell.arrival.outcome) == (Phase.OVER, Outcome.COMMITTED)
 
 
 def test_the_link_may_be_there_before_the_blocks(tell):
@@ -136,16 +136,15 @@ def test_blocks_that_are_held_already_are_never_pulled(tell):
     assert tell(ready(2, 9, tokens=10)) == [job(1, (22,), (9,))]
     assert tell(commit(42), pulled(1)) == [
         events.Arrived(R, E, 10),
-        events.Commit(R, E, (42,), 2, 1000, 0.5, 0.0),
+        events.Commit(R, E, (42,), 10, 2, 1000, 0.5, 0.0),
         release(committed=True),
     ]
 
 
 def test_a_prompt_that_is_cached_whole_needs_no_pull_at_all(tell):
-    tell.hand_off.prompt_tokens = 8
     tell(reserved(2), Linked())
-    assert tell(commit(42)) == [
-        events.Commit(R, E, (42,), 0, 0, 0.0, 0.0),
+    assert tell(wire.Commit(R, SOURCE, [42], 8)) == [
+        events.Commit(R, E, (42,), 8, 0, 0, 0.0, 0.0),
         release(committed=True),
     ]
 
@@ -164,16 +163,16 @@ def test_a_source_that_had_to_start_again_offers_its_new_blocks(tell):
 def test_a_failed_pull_is_recomputed_and_the_source_may_let_go(tell):
     tell(reserved(), Linked(), ready(0, 7))
     assert tell(failed(1)) == [recompute(), release(committed=True)]
-    assert tell.hand_off.phase is Phase.OVER
+    assert tell.arrival.phase is Phase.OVER
 
 
 def test_a_late_pull_is_recomputed_around_its_blocks_until_it_has_settled(tell):
     tell(reserved(), Linked(), ready(0, 7, 8))
     assert tell(failed(1, in_flight=True)) == [recompute(20, 21), release(committed=True)]
     assert tell(commit(42), Cancelled(), LinkLost("x"), Tick()) == []
-    assert tell.hand_off.phase is Phase.SETTLING
+    assert tell.arrival.phase is Phase.SETTLING
     assert tell(Settled(JobId(R, E, 1))) == [events.Unquarantine((20, 21))]
-    assert tell.hand_off.phase is Phase.OVER
+    assert tell.arrival.phase is Phase.OVER
 
 
 def test_a_lost_source_is_not_waited_for(tell):
@@ -232,11 +231,11 @@ def test_a_pull_in_flight_has_its_own_deadline(tell):
 def test_a_source_that_makes_no_sense_is_not_believed(tell, wrong, why):
     tell(reserved(), Linked())
     assert tell(wrong) == [recompute(), release(committed=True)]
-    assert why in tell.hand_off.reason
+    assert why in tell.arrival.reason
 
 
 def test_a_commit_that_contradicts_the_known_output_is_not_believed(tell):
-    tell.hand_off.output = (1, 2)
+    tell.arrival.output = (1, 2)
     tell(reserved(), Linked(), ready(0, 7, 8, 9, tokens=12), pulled(1))
     assert tell(commit(1, 3, 4)) == [recompute(), release(committed=True)]
 
@@ -247,7 +246,7 @@ def test_a_commit_that_contradicts_the_known_output_is_not_believed(tell):
 def test_a_cancel_while_nothing_is_written_frees_at_once(tell):
     tell(reserved(), Linked())
     assert tell(Cancelled()) == [events.Drop(R, E), release(committed=False)]
-    assert tell.hand_off.phase is Phase.OVER
+    assert tell.arrival.phase is Phase.OVER
 
 
 def test_a_cancel_during_a_pull_keeps_its_blocks_until_it_has_ended(tell):
@@ -260,7 +259,7 @@ def test_a_cancel_during_a_pull_keeps_its_blocks_until_it_has_ended(tell):
 def test_a_request_that_ended_with_its_first_token_is_dropped_when_the_front_door_says_so(tell):
     tell(reserved(), Linked())
     assert tell(wire.Gone(R, SOURCE, wire.GoneReason.FINISHED)) == []
-    assert not tell.hand_off.leased
+    assert not tell.arrival.leased
     assert tell(Cancelled()) == [events.Drop(R, E)]
 
 
@@ -279,7 +278,107 @@ def test_a_front_door_that_does_not_know_of_the_end_gets_it_from_us(tell):
 
 def test_a_refused_reservation_ends_it(tell):
     assert tell(Linked(), events.Ended(R, E)) == []
-    assert tell.hand_off.outcome is Outcome.DROPPED
+    assert tell.arrival.outcome is Outcome.DROPPED
+
+
+# ---- live moves ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(tell: Story) -> Story:
+    """Ten tokens at the time of the order, in three blocks."""
+    tell.arrival.live = tell.arrival.intake.grows = True
+    return tell
+
+
+FREEZE = wire.Freeze(R, SOURCE)
+
+
+def decline(reason: str, *quarantine: int) -> events.Decline:
+    return events.Decline(R, E, reason, tuple(BlockId(block) for block in quarantine))
+
+
+def committed(tokens: int, *output: int) -> wire.Commit:
+    return wire.Commit(R, SOURCE, list(output), tokens)
+
+
+def extended(*blocks: int) -> events.Extended:
+    return events.Extended(R, E, tuple(BlockId(block) for block in blocks))
+
+
+def test_a_running_request_is_frozen_when_only_its_tail_is_missing(live):
+    assert live(reserved(), Linked()) == [wire.Pull(R, SOURCE, 0, 0, live=True)]
+    assert live(ready(0, 5, 6)) == [events.Extend(R, E, 24), job(1, (20, 21), (5, 6))]
+    assert live(extended(30, 31, 32)) == []
+    assert live(ready(2, 7)) == []
+    assert live(pulled(1)) == [events.Arrived(R, E, 8), FREEZE, job(2, (22,), (7,))]
+    assert live(pulled(2)) == [events.Arrived(R, E, 12)]
+    assert live(ready(3, 8, tokens=13), committed(13, 1, 2, 3, 4)) == [job(3, (30,), (8,))]
+    live.now_s += 0.25
+    assert live(pulled(3)) == [
+        events.Arrived(R, E, 13),
+        events.Commit(R, E, (1, 2, 3, 4), 13, 13, 3000, 1.5, 0.25),
+        release(committed=True),
+    ]
+
+
+def test_a_request_that_waits_in_a_queue_is_frozen_at_once_and_has_nothing_to_pull(live):
+    live(reserved(), Linked())
+    assert live(ready(0, tokens=0)) == [FREEZE]
+    assert live(committed(0)) == [
+        events.Commit(R, E, (), 0, 0, 0, 0.0, 0.0),
+        release(committed=True),
+    ]
+
+
+def test_a_request_that_outruns_the_pulls_is_frozen_in_the_third_round(live):
+    live(reserved(), Linked())
+    live(ready(0, 5, 6), extended(30, 31, 32), ready(2, 7, 8), pulled(1))
+    assert live(ready(4, 9, 10), pulled(2)) == [
+        events.Arrived(R, E, 16),
+        FREEZE,
+        events.Extend(R, E, 32),
+        job(3, (31, 32), (9, 10)),
+    ]
+
+
+def test_the_tail_waits_for_blocks_to_be_pulled_into(live):
+    live(reserved(), Linked(), ready(0, 5, 6, 7), pulled(1))
+    assert live(ready(3, 8, tokens=14), committed(14, 1, 2, 3, 4, 5)) == []
+    assert live(extended(30, 31, 32)) == [job(2, (30,), (8,))]
+    assert live(pulled(2))[1].tokens == 14
+
+
+def test_without_room_for_its_output_it_stays_where_it_is(live):
+    live(reserved(), Linked(), ready(0, 5, 6))
+    assert live(extended()) == [
+        decline("no room for its output", 20, 21),
+        release(committed=False),
+    ]
+    assert live(pulled(1)) == [events.Unquarantine((20, 21))]
+    assert live.arrival.outcome is Outcome.DECLINED
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (failed(1), "cable cut"),
+        (wire.Gone(R, SOURCE, wire.GoneReason.FINISHED), "the source does not have it"),
+        (wire.Gone(R, SOURCE, wire.GoneReason.UNKNOWN), "the source does not have it"),
+        (LinkLost("silent"), "silent"),
+    ],
+)
+def test_a_live_move_that_fails_is_declined_and_never_recomputed(live, broken, reason):
+    live(reserved(), Linked(), ready(0, 5, 6))
+    declined = live(broken)[0]
+    assert isinstance(declined, events.Decline)
+    assert declined.reason == reason
+
+
+def test_what_comes_back_with_the_log_rewritten_is_declined(live):
+    live.arrival.output = (1, 2)
+    live(reserved(), Linked(), ready(0, tokens=0))
+    assert isinstance(live(committed(0, 1, 3))[0], events.Decline)
 
 
 # ---- any order of events ---------------------------------------------------------------------------------------------
@@ -295,12 +394,12 @@ class World:
         self.late = False
         self.quarantined: set[int] = set()
         self.checked: set[int] = set()
-        self.decisions: list[Command] = []
+        self.decisions: list[ArrivalCommand] = []
         self.releases = 0
 
-    def possible(self) -> dict[str, Callable[[], Event]]:
+    def possible(self) -> dict[str, Callable[[], ArrivalEvent]]:
         flying = self.flying
-        moves: dict[str, Callable[[], Event]] = {
+        moves: dict[str, Callable[[], ArrivalEvent]] = {
             "cancel": Cancelled,
             "tick": Tick,
             "wait": lambda: self._wait(),
@@ -313,7 +412,7 @@ class World:
         if not self.linked:
             moves["link"] = Linked
         if self.asked and not self.gone:
-            intake = self.tell.hand_off.intake
+            intake = self.tell.arrival.intake
             first = intake.held_blocks + len(intake.offers)
             if first < 3:
                 moves["ready"] = lambda: ready(first, first + 7, tokens=min(4 * first + 4, 10))
@@ -331,7 +430,7 @@ class World:
                 moves["late"] = lambda: PullFailed(flying.id, "late", in_flight=True)
         return moves
 
-    def _wait(self) -> Event:
+    def _wait(self) -> ArrivalEvent:
         self.tell.now_s += 31
         return Tick()
 
@@ -349,7 +448,7 @@ class World:
         for command in self.tell(event):
             self.check(command)
 
-    def check(self, command: Command) -> None:
+    def check(self, command: ArrivalCommand) -> None:
         flying = set(self.flying.local_blocks) if self.flying else set()
         match command:
             case wire.Pull():
@@ -372,12 +471,12 @@ class World:
             case events.Commit():
                 assert not self.decisions
                 assert not flying
-                held = self.tell.hand_off.intake.held_blocks
+                held = self.tell.arrival.intake.held_blocks
                 assert self.checked == set(BLOCKS[held:]), "owned without having been checked"
                 self.decisions.append(command)
             case events.Arrived(tokens=tokens):
                 assert not self.decisions
-                held = self.tell.hand_off.intake.held_blocks
+                held = self.tell.arrival.intake.held_blocks
                 assert tokens <= (held + len(self.checked)) * BLOCK_TOKENS
             case events.Unquarantine(blocks=blocks):
                 assert set(blocks) == self.quarantined
@@ -398,16 +497,16 @@ def test_any_order_of_events_ends_with_one_decision_and_no_block_in_danger(data)
         kindly = [move for move in moves if move in KINDLY]
         rudely = data.draw(st.integers(0, 9)) == 0 or not kindly
         world.happen(data.draw(st.sampled_from(moves if rudely else kindly)))
-        if world.tell.hand_off.phase is Phase.OVER:
+        if world.tell.arrival.phase is Phase.OVER:
             break
     for last in ("cancel", "settle", "pulled"):
-        if last in world.possible() and world.tell.hand_off.phase is not Phase.OVER:
+        if last in world.possible() and world.tell.arrival.phase is not Phase.OVER:
             world.happen(last)
-    hand_off = world.tell.hand_off
-    assert hand_off.phase is Phase.OVER
+    arrival = world.tell.arrival
+    assert arrival.phase is Phase.OVER
     assert world.flying is None
     assert not world.quarantined
-    assert len(world.decisions) == 1 or hand_off.reason == "the engine gave it up"
+    assert len(world.decisions) == 1 or arrival.reason == "the engine gave it up"
     assert world.releases <= 1
     if world.asked and not world.gone:
         assert world.releases == 1, "the source was left waiting for its lease to end"

@@ -19,7 +19,7 @@ async def hand_off(stage, source, destination, spec) -> None:
     """Steps 4 and 5 of a request's life: the destination is bound when the prefill begins."""
     stage.door.send(source, Submit(spec, SOURCE_EPOCH, hand_off=True))
     await stage.door.hears(Started, spec.id)
-    stage.door.send(destination, Adopt(spec, OWN_EPOCH, source.endpoint))
+    stage.door.send(destination, Adopt(spec, OWN_EPOCH, source.endpoint, SOURCE_EPOCH))
 
 
 async def test_the_output_is_that_of_one_engine_and_the_kv_was_pulled(stage):
@@ -82,7 +82,7 @@ class Slow:
     async def pull_in_flight(stage, source, destination, spec) -> None:
         stage.door.send(source, Submit(spec, SOURCE_EPOCH, hand_off=True))
         await stage.door.hears(Tokens, spec.id)
-        stage.door.send(destination, Adopt(spec, OWN_EPOCH, source.endpoint))
+        stage.door.send(destination, Adopt(spec, OWN_EPOCH, source.endpoint, SOURCE_EPOCH))
         await destination.until(lambda status: status.unsettled_pulls > 0)
 
 
@@ -146,7 +146,7 @@ async def test_a_reference_to_a_former_life_is_recomputed(stage):
     source, destination = await stage.pair()
     stale = msgspec.structs.replace(source.endpoint, incarnation="former")
     spec = stage.request("r")
-    stage.door.send(destination, Adopt(spec, OWN_EPOCH, stale))
+    stage.door.send(destination, Adopt(spec, OWN_EPOCH, stale, SOURCE_EPOCH))
     assert await stage.door.finish(spec.id) == stage.expected(spec)
     assert stage.door.usage[spec.id].recomputed
 
