@@ -143,11 +143,8 @@ class FrontDoor:
 
     async def hears(self, kind: type[Message], request: RequestId) -> None:
         """Waits until a message of this kind has come for the request."""
-        await self.hears_one_of((kind,), request)
-
-    async def hears_one_of(self, kinds: tuple[type[Message], ...], request: RequestId) -> None:
         await self._until(
-            lambda: any(isinstance(m, kinds) and m.request == request for m in self.said)
+            lambda: any(isinstance(m, kind) and m.request == request for m in self.said)
         )
 
     async def says(self, request: RequestId, tokens: int) -> None:

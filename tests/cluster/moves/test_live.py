@@ -2,13 +2,12 @@
 
 import asyncio
 import signal
-from itertools import count
 
 import msgspec
 import pytest
 
 from tercet.ids import Epoch
-from tercet.wire import Adopt, Cancel, HandedOff, Refused, Resume, Stalled, Submit, Tokens
+from tercet.wire import Adopt, Cancel, HandedOff, Refused, Submit, Tokens
 
 STEP_S = 0.01
 
@@ -84,28 +83,6 @@ async def test_a_destination_that_dies_leaves_the_request_to_its_source(stage):
     move(stage, source, destination, spec)
     destination.signal(signal.SIGKILL)
     assert await stage.door.finish(spec.id) == stage.expected(spec)
-    await source.idle()
-
-
-async def test_a_source_that_is_frozen_by_a_destination_which_then_hangs_asks_and_goes_on(stage):
-    """As often as it takes to stop the destination between `Freeze` and its commit."""
-    source, destination = await stage.pair(0.05)
-    for number in count():
-        assert number < 20, "the destination was always too fast"
-        spec = stage.request("r" * (number + 1), 600, max_tokens=30)
-        await running(stage, source, spec)
-        move(stage, source, destination, spec)
-        status = await source.until(lambda s: s.load.holding > 0 or s.departures == 0)
-        destination.signal(signal.SIGSTOP)
-        if status.load.holding:
-            break
-        destination.signal(signal.SIGCONT)
-        await stage.door.finish(spec.id)
-    await stage.door.hears_one_of((Stalled, HandedOff), spec.id)
-    if not any(isinstance(m, HandedOff) and m.request == spec.id for m in stage.door.said):
-        stage.door.send(source, Resume(spec.id, Epoch(0)))
-        assert await stage.door.finish(spec.id) == stage.expected(spec)
-    destination.signal(signal.SIGCONT)
     await source.idle()
 
 
