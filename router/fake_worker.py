@@ -60,6 +60,7 @@ class Job:
     index: int
     hand_off: bool = False
     held: bool = False
+    queued: bool = False
     pulled_tokens: int = 0
 
 
@@ -82,6 +83,10 @@ class FakeWorker:
         """So many requests will be refused from now on."""
         self.frozen = False
         """Accepts and says nothing: no steps, no reports. Only the link's heartbeats go on."""
+        self.starts = True
+        """It begins with hand-offs; else they wait in its queue."""
+        self.draining = False
+        """It says that it is about to end."""
         self.heard: list[FrontDoorMessage] = []
         """Everything front doors said."""
         self.jobs: dict[RequestId, Job] = {}
@@ -158,9 +163,9 @@ class FakeWorker:
                 self.refusals -= 1
                 self._say(link, Refused(spec.id, epoch, "scripted"))
             case Submit(spec, epoch, output, hand_off):
-                self.jobs[spec.id] = Job(spec, epoch, link, len(output), hand_off)
-                if hand_off:
-                    self._say(link, Started(spec.id, epoch))
+                job = Job(spec, epoch, link, len(output), hand_off, queued=hand_off)
+                self.jobs[spec.id] = job
+                self._begin(job)
             case Adopt(spec, epoch, output=output):
                 job = Job(spec, epoch, link, len(output), held=True)
                 self.jobs[spec.id] = job
@@ -175,6 +180,11 @@ class FakeWorker:
                     del self.jobs[request]
         if isinstance(message, Submit | Adopt | Cancel):
             self.heard.append(message)
+
+    def _begin(self, job: Job) -> None:
+        if job.queued and self.starts:
+            job.queued = False
+            self._say(job.link, Started(job.spec.id, job.epoch))
 
     async def _pull(self, job: Job, order: Adopt) -> None:
         """Wait until the source holds the request, or is gone: then begin from the prompt."""
@@ -195,7 +205,8 @@ class FakeWorker:
                 continue
             frames: dict[Link[Message], list[Message]] = {}
             for job in list(self.jobs.values()):
-                if not job.held:
+                self._begin(job)
+                if not job.held and not job.queued:
                     frames.setdefault(job.link, []).append(self._advance(job))
             for link, messages in frames.items():
                 self._say(link, *messages)
@@ -237,6 +248,7 @@ class FakeWorker:
             context_tokens=sum(contexts),
             blocks_total=BLOCKS,
             blocks_used=sum(-(-tokens // BLOCK_TOKENS) for tokens in contexts),
+            draining=self.draining,
         )
 
     @staticmethod
