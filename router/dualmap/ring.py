@@ -29,6 +29,8 @@ class Ring:
         assert points_per_worker > 0, points_per_worker
         self._points_per_worker = points_per_worker
         self._points: list[tuple[int, WorkerId]] = []
+        self._places: list[int] = []
+        """Those of the points alone: comparing numbers takes a third of the time of comparing tuples."""
         self._members: frozenset[WorkerId] = frozenset()
 
     def __len__(self) -> int:
@@ -46,8 +48,9 @@ class Ring:
         if gone:
             self._points = [point for point in self._points if point[1] not in gone]
         for worker in members - self._members:
-            self._points += self._places(worker)
+            self._points += self._points_of(worker)
         self._points.sort()  # runs that are sorted already are merged, not sorted again
+        self._places = [place for place, _ in self._points]
         self._members = frozenset(members)
 
     def pair(self, key: int) -> tuple[WorkerId, ...]:
@@ -64,7 +67,7 @@ class Ring:
     def walk(self, key: int, side: int) -> Iterator[WorkerId]:
         """All workers in the order in which one would follow the other as the key's owner, by hash `side` (0 or 1)."""
         points = self._points
-        start = bisect_left(points, (mix(key ^ _SIDES[side]),))
+        start = bisect_left(self._places, mix(key ^ _SIDES[side]))
         met: set[WorkerId] = set()
         for offset in range(len(points)):
             worker = points[(start + offset) % len(points)][1]
@@ -74,6 +77,6 @@ class Ring:
                 if len(met) == len(self._members):
                     return
 
-    def _places(self, worker: WorkerId) -> list[tuple[int, WorkerId]]:
+    def _points_of(self, worker: WorkerId) -> list[tuple[int, WorkerId]]:
         base = int.from_bytes(blake3(worker.encode()).digest(8))
         return [(mix((base + nth) % _SPAN), worker) for nth in range(self._points_per_worker)]
