@@ -30,7 +30,7 @@ class Rank(msgspec.Struct, frozen=True, gc=False):
     """When the first token is wanted."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """What a policy may know of the request that wants a worker."""
 
     request: RequestId
@@ -47,7 +47,7 @@ class Ask(msgspec.Struct, frozen=True):
     rank: Rank = Rank()
 
 
-class WorkerView(msgspec.Struct, frozen=True):
+class WorkerView(msgspec.Struct, frozen=True, gc=False):
     """One worker as the front door sees it now."""
 
     endpoint: Endpoint
@@ -85,7 +85,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         return max(1, ask.tokens - self.hit_tokens)
 
 
-class Scored(msgspec.Struct, frozen=True):
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """A candidate and what it would cost, in tokens; less is better."""
 
     view: WorkerView
@@ -94,7 +94,7 @@ class Scored(msgspec.Struct, frozen=True):
     """From the dispatch on; None where the policy does not predict."""
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """The worker chosen, and why: the costs of all candidates it was compared with."""
 
     view: WorkerView

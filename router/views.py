@@ -15,10 +15,11 @@ def view_of(
     """
     worker, report = peer.endpoint, peer.report
     pending = pending_tokens(peer, ledger, now_s, token_s)
-    unreported = ledger.unreported(worker)
+    account = ledger.account(worker)
+    unreported = account.unreported
     load_tokens = pending
     if worker.role is Role.DECODE:
-        load_tokens += ledger.context_tokens(worker, report)
+        load_tokens += account.context_tokens_now(report)
     return WorkerView(
         endpoint=worker,
         report=report,
@@ -26,7 +27,7 @@ def view_of(
         suspect=peer.suspect(now_s),
         pending_tokens=pending,
         load_tokens=load_tokens,
-        outstanding=ledger.outstanding(worker),
+        outstanding=len(account.charges),
         hit_tokens=hit_tokens,
         unreported_requests=unreported.requests,
         unreported_context_tokens=unreported.context_tokens,
