@@ -209,9 +209,8 @@ class Policy:
 
     def choose(self, ask: Ask, pool: Iterable[WorkerView]) -> Choice | None:
         """One of `pool`; None when no filter lets any of them pass."""
-        scored = tuple(
-            Scored(view, self.score.cost_tokens(ask, view))
-            for view in pool
-            if all(rule.keep(ask, view) for rule in self.filters)
-        )
+        views = list(pool)
+        for rule in self.filters:
+            views = [view for view in views if rule.keep(ask, view)]
+        scored = tuple([Scored(view, self.score.cost_tokens(ask, view)) for view in views])
         return Choice(self.pick.pick(scored).view, scored) if scored else None
