@@ -13,7 +13,6 @@ too few. Whoever has seen a prefix has seen all shorter ones, and nobody is forg
 along a prompt and the longest prefix of a worker is found by bisection, first of the steps and then of the blocks after them.
 """
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -45,15 +44,11 @@ class PrefixIndex:
 
     def hit(self, life: Life, names: Sequence[PrefixName]) -> int:
         """How many leading blocks of `names` this worker has seen; costs the same however many workers there are."""
-        bit, seen, step = self._bits.get(life, 0), self._seen, self._step
+        bit, step = self._bits.get(life, 0), self._step
         if not bit:
             return 0
-
-        def unseen(name: PrefixName) -> bool:
-            return not seen.get(name, 0) & bit
-
-        start = step * bisect_left(names[step - 1 :: step], True, key=unseen)
-        return bisect_left(names, True, start, min(start + step - 1, len(names)), key=unseen)
+        steps = self._depth(bit, names, step, 0, len(names) // step)
+        return self._depth(bit, names, 1, steps * step, min(steps * step + step - 1, len(names)))
 
     def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
         """Who has seen any of `names`, who has seen most first; costs as much as is taken of it."""
@@ -116,11 +111,24 @@ class PrefixIndex:
         seen = self._seen
         left = begun = seen.get(names[0], 0) & lives if names else 0
         while left:
-            depth = bisect_left(names, True, key=lambda name: not seen.get(name, 0) & left)
+            depth = self._depth(left, names, 1, 0, len(names))
             reached = seen[names[depth - 1]] & left
             yield depth, reached
             left &= ~reached
         yield 0, lives & ~begun
+
+    def _depth(
+        self, lives: int, names: Sequence[PrefixName], step: int, low: int, high: int
+    ) -> int:
+        """How many times `step` blocks any in the mask `lives` has seen: at least `low`, at most `high`, by bisection."""
+        seen = self._seen
+        while low < high:
+            middle = (low + high) // 2
+            if seen.get(names[middle * step + step - 1], 0) & lives:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def _free_bit(self) -> int:
         taken = sum(self._bits.values())
