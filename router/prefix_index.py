@@ -3,13 +3,16 @@
 Workers say nothing of their caches; what was sent there was cached there, until it was evicted. The index forgets like a
 cache does, least recently used first, so it errs little; and an error costs a worse choice, never a wrong answer.
 
-Of a prompt every `step`th block is remembered, and the blocks after the last of these, each with a bit mask over workers:
+Of a prompt every `step`th block is remembered, and at its end all since the step before the last, each with a bit mask over
+workers:
 
     blocks      1  2  3  4  5  6  7  8  9 10        step 4
-    remembered           o           o  o  o
+    remembered           o  o  o  o  o  o  o
 
-So a prompt that goes on where another one ended finds all of it, and one that leaves it on its way at most step - 1 blocks
-too few. Whoever has seen a prefix has seen all shorter ones, and nobody is forgotten in another order, so masks only shrink
+So a prompt that goes on where another one ended, or differs from it in a last question, finds all they have in common; one
+that leaves it earlier finds at most step - 1 blocks too few.
+
+Whoever has seen a prefix has seen all shorter ones, and nobody is forgotten in another order, so masks only shrink
 along a prompt and the longest prefix of a worker is found by bisection, first of the steps and then of the blocks after them.
 """
 
@@ -22,7 +25,7 @@ from tercet.router.ledger import Life
 from tercet.router.prefix_names import PrefixName, prefix_names, root_of
 
 STEP_TOKENS = 64
-"""A prompt of 8,192 tokens leaves 128 names instead of 512, and a worker computes the most that is overlooked in 3 ms."""
+"""A prompt of 8,192 tokens leaves 131 names instead of 512, and a worker computes the most that is overlooked in 3 ms."""
 
 
 class PrefixIndex:
@@ -63,7 +66,8 @@ class PrefixIndex:
             self._lives[bit] = life
         seen, step = self._seen, self._step
         pop = seen.pop
-        remembered = [*names[step - 1 :: step], *names[len(names) // step * step :]]
+        end = max(0, len(names) // step - 1) * step
+        remembered = [*names[step - 1 : end : step], *names[end:]]
         for name in reversed(remembered):
             seen[name] = pop(name, 0) | bit
         while len(seen) > self._names_max:

@@ -86,23 +86,32 @@ def test_only_the_lives_that_are_kept_remain() -> None:
     assert index.hits(chain("x")) == {B: 1}
 
 
+BLOCKS = chain(*map(str, range(1, 15)))
+
+
 def test_with_steps_a_prompt_that_goes_on_finds_all_of_the_one_before_it() -> None:
     index = PrefixIndex(100, step=4)
-    index.record(A, chain("1", "2", "3", "4", "5", "6"))
-    assert len(index) == 3, "of six blocks the fourth and the two after it"
-    assert index.hit(A, chain("1", "2", "3", "4", "5", "6", "7", "8")) == 6
-    index.record(A, chain("1", "2", "3", "4", "5", "6", "7", "8"))
-    assert index.hit(A, chain("1", "2", "3", "4", "5", "6", "7", "8", "9")) == 8
+    index.record(A, BLOCKS[:10])
+    assert len(index) == 7, "the fourth of ten blocks and all after it"
+    assert index.hit(A, BLOCKS[:12]) == 10
+    index.record(A, BLOCKS[:12])
+    assert index.hit(A, BLOCKS) == 12
 
 
-def test_with_steps_a_prompt_that_leaves_another_one_between_two_finds_the_first() -> None:
+def test_with_steps_another_last_question_finds_all_before_it() -> None:
     index = PrefixIndex(100, step=4)
-    index.record(A, chain("1", "2", "3", "4", "5", "6", "7", "8"))
-    index.record(B, chain("1", "2", "3"))
-    asked = chain("1", "2", "3", "4", "5", "6", "x", "y")
+    index.record(A, BLOCKS[:12])
+    assert index.hit(A, BLOCKS[:11] + chain("x", "y")) == 11
+
+
+def test_with_steps_a_prompt_that_leaves_another_one_earlier_finds_the_step_before() -> None:
+    index = PrefixIndex(100, step=4)
+    index.record(A, BLOCKS)
+    index.record(B, BLOCKS[:3])
+    asked = BLOCKS[:6] + chain("x", "y")
     assert index.hits(asked) == {A: 4, B: 3}
     assert list(index.nearest(asked)) == [A, B]
-    index.take_back(A, chain("4", "5", "6", "7", "8"))
+    index.take_back(A, BLOCKS[3:])
     assert index.hits(asked) == {B: 3}
 
 
