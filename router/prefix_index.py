@@ -148,7 +148,7 @@ class PrefixIndex:
 class Prefix:
     """The names of one request's prefixes: the prompt's are computed once, the output's when somebody asks."""
 
-    def __init__(self, prompt: list[int], block_tokens: int, domain: HashDomain) -> None:
+    def __init__(self, prompt: Sequence[int], block_tokens: int, domain: HashDomain) -> None:
         self.block_tokens = block_tokens
         self._prompt, self._root = prompt, root_of(domain)
         self.names = prefix_names(prompt, block_tokens, self._root)

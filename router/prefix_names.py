@@ -6,6 +6,7 @@ depend on nothing but tokens and domain, so every front door finds the same name
 """
 
 from array import array
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NewType
 
@@ -40,7 +41,7 @@ def root_of(domain: HashDomain) -> PrefixName:
 
 
 def prefix_names(
-    tokens: list[int], block_tokens: int, parent: PrefixName, position: int = 0
+    tokens: Sequence[int], block_tokens: int, parent: PrefixName, position: int = 0
 ) -> list[PrefixName]:
     """The names at the ends of all full blocks of `tokens`, which follow the prefix `parent` of `position` tokens.
 
@@ -51,9 +52,10 @@ def prefix_names(
     if not blocks:
         return []
     whole = blocks * block_tokens
+    full = tokens if whole == len(tokens) else tokens[:whole]
     numbers = array("Q")
     # Half of the time goes into making numbers of Python's objects. `array("Q", list)` takes half as long again.
-    numbers.fromlist(tokens if whole == len(tokens) else tokens[:whole])
+    numbers.fromlist(full if isinstance(full, list) else list(full))
     values = np.frombuffer(numbers, dtype=np.uint64)
     values += _ONE
     shape = blocks, block_tokens
