@@ -73,19 +73,6 @@ class Account:
         overreported = self.overreported_tokens or self.overreported_requests
         return not (self.charges or overreported)
 
-    def context_tokens_now(self, report: LoadReport | None) -> int:
-        """Sum of the lengths of the requests on the worker: of all front doors' by its report, or of ours if that is more."""
-        reported = report.context_tokens if report is not None else 0
-        return max(reported - self.overreported_context_tokens, self.context_tokens)
-
-    @property
-    def unreported(self) -> Unreported:
-        """By what the worker's last report is to be corrected; negative when more is over than began since."""
-        return Unreported(
-            self.unreported_requests - self.overreported_requests,
-            self.unreported_context_tokens - self.overreported_context_tokens,
-        )
-
     def enter(self, charge: Charge) -> None:
         self.charges.add(charge)
         self.unreported_tokens += charge.tokens
@@ -135,9 +122,6 @@ class Account:
         self.unreported_requests -= 1
 
 
-_EMPTY = Account()
-
-
 class Ledger:
     """All accounts. Invariant: when no slot is open, every account is empty."""
 
@@ -170,17 +154,34 @@ class Ledger:
         `computed_tokens` is what it can have computed since its report. Ours that came back are among them.
         """
         reported = report.pending_prefill_tokens if report is not None else 0
-        account = self.account(worker)
+        account = self._accounts.get(life_of(worker))
+        if account is None:
+            return max(0, reported - computed_tokens)
         over_tokens = max(account.overreported_tokens, computed_tokens)
         return max(0, reported - over_tokens) + account.unreported_tokens
 
-    def account(self, worker: Endpoint) -> Account:
-        """To be looked at only; an empty one for who has none."""
-        return self._accounts.get(life_of(worker), _EMPTY)
+    def context_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
+        """Sum of the lengths of the requests on the worker: of all front doors' by its report, or of ours if that is more."""
+        reported = report.context_tokens if report is not None else 0
+        account = self._accounts.get(life_of(worker))
+        if account is None:
+            return reported
+        return max(reported - account.overreported_context_tokens, account.context_tokens)
+
+    def unreported(self, worker: Endpoint) -> Unreported:
+        """By what the worker's last report is to be corrected; negative when more is over than began since."""
+        account = self._accounts.get(life_of(worker))
+        if account is None:
+            return Unreported(0, 0)
+        return Unreported(
+            account.unreported_requests - account.overreported_requests,
+            account.unreported_context_tokens - account.overreported_context_tokens,
+        )
 
     def outstanding(self, worker: Endpoint) -> int:
         """Our requests that the worker may still hold."""
-        return len(self.account(worker).charges)
+        account = self._accounts.get(life_of(worker))
+        return len(account.charges) if account is not None else 0
 
     @property
     def charges(self) -> int:

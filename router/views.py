@@ -15,11 +15,10 @@ def view_of(
     """
     worker, report = peer.endpoint, peer.report
     pending = pending_tokens(peer, ledger, now_s, token_s)
-    account = ledger.account(worker)
-    unreported = account.unreported
+    unreported = ledger.unreported(worker)
     load_tokens = pending
     if worker.role is Role.DECODE:
-        load_tokens += account.context_tokens_now(report)
+        load_tokens += ledger.context_tokens(worker, report)
     return WorkerView(
         endpoint=worker,
         report=report,
@@ -27,7 +26,7 @@ def view_of(
         suspect=peer.suspect(now_s),
         pending_tokens=pending,
         load_tokens=load_tokens,
-        outstanding=len(account.charges),
+        outstanding=ledger.outstanding(worker),
         hit_tokens=hit_tokens,
         unreported_requests=unreported.requests,
         unreported_context_tokens=unreported.context_tokens,

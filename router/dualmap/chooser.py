@@ -14,10 +14,8 @@ from tercet.router.lot import Lot
 from tercet.router.policy import Ask, Choice, Dice, Pool, Scored, WorkerView
 from tercet.router.prefix_names import PrefixName
 
-LOOK_AT_ALL_MAX = 64
-"""Largest pool that is looked at as a whole when neither of a pair will do, at 7 µs a worker."""
-DRAWN_MAX = 32
-"""Workers drawn by lot from a larger one: the best of 32 is among the best 3 % of any number."""
+ESCAPE_LOOK_MAX = 64
+"""Workers looked at when neither of a pair will do: 8 µs each. The best of 64 is among the best 2 % of any number."""
 HOLDERS_MAX = 4
 """Workers with most of the prompt cached that are always among them."""
 DETOUR_MAX = 8
@@ -61,10 +59,10 @@ class DualMap:
     def _best_of_all(self, ask: Ask, pool: Pool) -> Choice | None:
         """Of a large pool: of some drawn by lot, and who has most of the prompt cached. That is nearly as good as all."""
         views: Iterable[WorkerView] = pool
-        if len(pool.members) > LOOK_AT_ALL_MAX:
+        if len(pool.members) > ESCAPE_LOOK_MAX:
             nearest = list(islice(pool.nearest(), HOLDERS_MAX))
             known = {view.worker for view in nearest}
-            drawn = self._lot.draw(pool, DRAWN_MAX)
+            drawn = self._lot.draw(pool, ESCAPE_LOOK_MAX)
             views = chain(nearest, (view for view in drawn if view.worker not in known))
         scored = tuple(self._judge.score(ask, view) for view in views if not view.suspect)
         if not scored:
