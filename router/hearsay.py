@@ -42,6 +42,8 @@ class Hearsay:
         self._index.record(life, [PrefixName(name) for name in names])
 
     def hit(self, life: Life, names: Sequence[PrefixName]) -> int:
+        if not len(self._index):  # a single front door hears nothing
+            return 0
         return self._index.hit(life, self._granules(names)) * self._blocks
 
     def hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:

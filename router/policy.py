@@ -30,7 +30,7 @@ class Rank(msgspec.Struct, frozen=True, gc=False):
     """When the first token is wanted."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """What a policy may know of the request that wants a worker."""
 
     request: RequestId
@@ -47,7 +47,7 @@ class Ask(msgspec.Struct, frozen=True):
     rank: Rank = Rank()
 
 
-class WorkerView(msgspec.Struct, frozen=True):
+class WorkerView(msgspec.Struct, frozen=True, gc=False):
     """One worker as the front door sees it now."""
 
     endpoint: Endpoint
@@ -85,7 +85,7 @@ class WorkerView(msgspec.Struct, frozen=True):
         return max(1, ask.tokens - self.hit_tokens)
 
 
-class Scored(msgspec.Struct, frozen=True):
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """A candidate and what it would cost, in tokens; less is better."""
 
     view: WorkerView
@@ -94,7 +94,7 @@ class Scored(msgspec.Struct, frozen=True):
     """From the dispatch on; None where the policy does not predict."""
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """The worker chosen, and why: the costs of all candidates it was compared with."""
 
     view: WorkerView
@@ -209,9 +209,8 @@ class Policy:
 
     def choose(self, ask: Ask, pool: Iterable[WorkerView]) -> Choice | None:
         """One of `pool`; None when no filter lets any of them pass."""
-        scored = tuple(
-            Scored(view, self.score.cost_tokens(ask, view))
-            for view in pool
-            if all(rule.keep(ask, view) for rule in self.filters)
-        )
+        views = list(pool)
+        for rule in self.filters:
+            views = [view for view in views if rule.keep(ask, view)]
+        scored = tuple([Scored(view, self.score.cost_tokens(ask, view)) for view in views])
         return Choice(self.pick.pick(scored).view, scored) if scored else None

@@ -27,7 +27,7 @@ from tercet.router.pilot import Pilot, Sink, Timer, Timers
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Dice, Rank
 from tercet.router.pool import Peer
-from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.prefix_index import STEP_TOKENS, Prefix, PrefixIndex
 from tercet.router.record import Tally
 from tercet.router.routes import Routes
 from tercet.router.sight import Seats, Sight
@@ -62,8 +62,10 @@ class Reception:
     ) -> None:
         self.ledger = Ledger() if ledger is None else ledger
         names_max = config.router.prefix_index_blocks_max
-        self.index = PrefixIndex(names_max) if index is None else index
-        self.hearsay = Hearsay(names_max, config.engine_of(Role.DECODE).block_tokens)
+        block_tokens = config.engine_of(Role.DECODE).block_tokens
+        step = max(1, STEP_TOKENS // block_tokens)
+        self.index = PrefixIndex(names_max, step) if index is None else index
+        self.hearsay = Hearsay(names_max, block_tokens)
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
         lines, self._fair = Lines(), FairShare(config.front_door.limits.weight)
         sight = Sight(seating, self.ledger, self.index, self.hearsay, lines)

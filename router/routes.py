@@ -11,7 +11,7 @@ CANDIDATES_MAX = 4
 """Candidates kept with a request that waits, and with its record; how many there were is kept too."""
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, gc=False):
     """The worker that begins with a request, and everything that explains why."""
 
     choice: Choice

@@ -16,6 +16,7 @@ from tercet.cluster.ray_membership import MembershipFeed
 from tercet.cluster.status import FrontDoorReport
 from tercet.config import ClusterConfig
 from tercet.ids import FrontDoorId, new_incarnation
+from tercet.router.collector import spare_startup
 from tercet.router.front_door import FrontDoor
 from tercet.router.http import build_api
 from tercet.router.rpc import RpcServer, start_grpc
@@ -49,6 +50,7 @@ class FrontDoorReplica:
         host = self._config.front_door.host
         self._host = ray.util.get_node_ip_address() if host in ANY_HOST else host
         self._feed = asyncio.create_task(feed.run())
+        spare_startup()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(lambda: self._service)

@@ -86,6 +86,35 @@ def test_only_the_lives_that_are_kept_remain() -> None:
     assert index.hits(chain("x")) == {B: 1}
 
 
+BLOCKS = chain(*map(str, range(1, 15)))
+
+
+def test_with_steps_a_prompt_that_goes_on_finds_all_of_the_one_before_it() -> None:
+    index = PrefixIndex(100, step=4)
+    index.record(A, BLOCKS[:10])
+    assert len(index) == 7, "the fourth of ten blocks and all after it"
+    assert index.hit(A, BLOCKS[:12]) == 10
+    index.record(A, BLOCKS[:12])
+    assert index.hit(A, BLOCKS) == 12
+
+
+def test_with_steps_another_last_question_finds_all_before_it() -> None:
+    index = PrefixIndex(100, step=4)
+    index.record(A, BLOCKS[:12])
+    assert index.hit(A, BLOCKS[:11] + chain("x", "y")) == 11
+
+
+def test_with_steps_a_prompt_that_leaves_another_one_earlier_finds_the_step_before() -> None:
+    index = PrefixIndex(100, step=4)
+    index.record(A, BLOCKS)
+    index.record(B, BLOCKS[:3])
+    asked = BLOCKS[:6] + chain("x", "y")
+    assert index.hits(asked) == {A: 4, B: 3}
+    assert list(index.nearest(asked)) == [A, B]
+    index.take_back(A, BLOCKS[3:])
+    assert index.hits(asked) == {B: 3}
+
+
 def test_extending_a_prefix_equals_hashing_the_whole() -> None:
     domain = HashDomain(tenant_salt="salt")
     tokens = list(range(100))
@@ -133,3 +162,32 @@ def test_bisection_finds_what_a_walk_along_the_prompt_finds(
     assert [walked[life] for life in nearest] == sorted(filter(None, walked.values()), reverse=True)
     assert len(set(nearest)) == len(nearest)
     assert {life: index.hit(life, names(asked)) for life in walked} == walked
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B, C]), prompts), max_size=30),
+    st.integers(1, 4),
+    st.integers(1, 12),
+    prompts,
+)
+def test_with_steps_no_more_is_found_than_was_seen_and_little_less(
+    sent: list[tuple[Life, list[str]]], step: int, bound: int, asked: list[str]
+) -> None:
+    whole, forgetful = PrefixIndex(1000, step), PrefixIndex(bound, step)
+    seen = dict.fromkeys((A, B, C), 0)
+    for life, prompt in sent:
+        names = chain(*("".join(prompt[: end + 1]) for end in range(len(prompt))))
+        whole.record(life, names)
+        forgetful.record(life, names)
+        common = [one == other for one, other in zip(prompt, asked, strict=False)]
+        seen[life] = max(seen[life], ([*common, False]).index(False))
+    names = chain(*("".join(asked[: end + 1]) for end in range(len(asked))))
+    assert all(seen[life] - step < whole.hit(life, names) <= seen[life] for life in seen)
+    for index in (whole, forgetful):
+        hits = {life: index.hit(life, names) for life in seen}
+        assert index.hits(names) == {life: depth for life, depth in hits.items() if depth}
+        assert [hits[life] for life in index.nearest(names)] == sorted(
+            filter(None, hits.values()), reverse=True
+        )
+    assert len(forgetful) <= bound
+    assert all(forgetful.hit(life, names) <= whole.hit(life, names) for life in seen)
