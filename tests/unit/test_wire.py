@@ -166,9 +166,10 @@ def test_a_front_door_learns_only_if_it_says_so_and_an_older_worker_does_not_min
 def test_an_older_worker_reports_no_front_doors() -> None:
     report = wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3)
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(report))
-    assert fields[-1] == 3
-    older = msgspec.msgpack.encode(fields[:-1])
-    assert msgspec.msgpack.decode(older, type=wire.LoadReport).front_doors == 0
+    assert fields[-2:] == [3, False]
+    older = msgspec.msgpack.encode(fields[:-2])
+    decoded = msgspec.msgpack.decode(older, type=wire.LoadReport)
+    assert (decoded.front_doors, decoded.draining) == (0, False)
 
 
 def test_one_token_costs_few_bytes() -> None:
