@@ -9,7 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 
-def llama(path: Path, *, hidden: int, layers: int, vocabulary: int = 8192) -> Path:
+def llama(
+    path: Path, *, hidden: int, layers: int, vocabulary: int = 8192, positions: int = 4096
+) -> Path:
     """A Llama with heads of 64 values, two query heads a KV head, and a byte-level tokenizer; returns `path`."""
     tokenizer().save_pretrained(path)
     torch.manual_seed(0)
@@ -21,7 +23,7 @@ def llama(path: Path, *, hidden: int, layers: int, vocabulary: int = 8192) -> Pa
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=max(heads // 2, 1),
-        max_position_embeddings=4096,
+        max_position_embeddings=positions,
         bos_token_id=None,
         eos_token_id=0,
     )

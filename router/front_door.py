@@ -14,8 +14,8 @@ import msgspec
 
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import ClusterConfig
-from tercet.errors import InvalidRequest, NoWorkers, RequestFailed
-from tercet.ids import FrontDoorId, RequestId, new_request_id
+from tercet.errors import InvalidRequest, MoveRefused, NoWorkers, RequestFailed
+from tercet.ids import FrontDoorId, RequestId, WorkerId, new_request_id
 from tercet.request import RequestSpec
 from tercet.router.events import WorkerWord
 from tercet.router.generation import Generation
@@ -54,8 +54,8 @@ class FrontDoor:
         self._reception = Reception(
             config, self._sessions, self._clock, LoopTimers(), random.Random()
         )
-        self._serving: set[RequestId] = set()
-        """The callers' names of the requests that are here."""
+        self._serving: dict[RequestId, RequestId] = {}
+        """The requests that are here: the names that workers know, by their callers' names."""
         self._membership = Membership(version=-1)
         self._open = False
 
@@ -124,6 +124,16 @@ class FrontDoor:
             await generation.dispatched()
             yield generation
 
+    def relocate(self, request: RequestId, to: WorkerId | None = None) -> WorkerId:
+        """Have a request that runs taken over by another worker, `to` or one of the policy's; returns which.
+
+        Its record tells how that ends. Raises `MoveRefused`, with nothing changed.
+        """
+        known = self._serving.get(request)
+        if known is None:
+            raise MoveRefused("no such request runs here", known=False)
+        return self._reception.relocate(known, to).worker
+
     @contextmanager
     def _stay(
         self, spec: RequestSpec, tally: Tally, deadline_s: float | None
@@ -139,12 +149,12 @@ class FrontDoor:
         with reception.ledger.slot() as slot:
             generation = Generation(lambda: pilot.record())
             pilot = reception.admit(spec, slot, tally, generation, deadline_s)
-            self._serving.add(tally.request)
+            self._serving[tally.request] = spec.id
             try:
                 yield generation
             finally:
                 reception.release(pilot)
-                self._serving.remove(tally.request)
+                del self._serving[tally.request]
                 record = pilot.record()
                 self.history.add(record)
                 self.metrics.ended(record)
