@@ -14,7 +14,7 @@ READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' '
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test check fmt proto bench docs demo-model constraints clean
+.PHONY: help setup demo test check fmt proto bench chaos docs demo-model constraints clean
 
 help:
 	@echo "make demo          a prefill/decode cluster on this machine answers a few prompts (KEEP=1: and goes on serving)"
@@ -23,6 +23,7 @@ help:
 	@echo "make fmt           format and fix what can be fixed"
 	@echo "make proto         regenerate src/tercet/pb from proto/"
 	@echo "make bench         the first-light benchmark"
+	@echo "make chaos         15 minutes of kills, hangs, drains and moves on a real cluster (ARGS='--minutes 3')"
 	@echo "make docs          regenerate docs/configuration.md and check every link"
 	@echo "make demo-model    train deploy/demo-model anew (about 20 minutes on two cores)"
 	@echo "make constraints   take newer versions of what Tercet stands on, and write down which"
@@ -67,6 +68,9 @@ proto: $(READY)
 
 bench: $(READY)
 	$(BIN)/python bench/first_light.py $(ARGS)
+
+chaos: $(READY)
+	$(BIN)/python bench/chaos/run.py $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python docs/configuration.py docs/configuration.md
