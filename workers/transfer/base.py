@@ -6,12 +6,14 @@ pull that misses its deadline is reported as failed *and in flight*; its local b
 until `Settled`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import KvRegion
@@ -117,12 +119,10 @@ class Transfer(Protocol):
 # ---- backends --------------------------------------------------------------------------------------------------------
 
 
-class Span(NamedTuple):
-    """One contiguous copy: addresses and length in bytes."""
-
-    local: int
-    remote: int
-    length: int
+Words = npt.NDArray[np.uint64]
+"""Generation words, or addresses and lengths in bytes."""
+Spans = Words
+"""Shape [copies, 3]: local address, remote address and length of each contiguous copy."""
 
 
 class Kind(Enum):
@@ -156,7 +156,7 @@ class Agent(Protocol):
         """Only when no read from this peer is in flight."""
         ...
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> Read:
+    def read(self, peer: str, kind: Kind, spans: Spans) -> Read:
         """Post one read; raises `TransferFailed` when nothing was posted."""
         ...
 
@@ -172,6 +172,6 @@ class Agent(Protocol):
 class OpenAgent(Protocol):
     """Creates a backend's agent on the thread that will own it."""
 
-    def __call__(self, name: str, memory: Memory, arrivals_address: int) -> Agent:
-        """`arrivals_address`: one uint64 a block, where generation words are read to."""
+    def __call__(self, name: str, memory: Memory, arrivals: Words) -> Agent:
+        """`arrivals`: where generation words are read to; outlives the agent."""
         ...

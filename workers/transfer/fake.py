@@ -3,13 +3,13 @@
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tercet.clock import MonotonicClock
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import Kind, Memory, OpenAgent, Span
+from tercet.workers.transfer.base import Kind, Memory, OpenAgent, Spans, Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class FakeNetwork:
     def backend(self) -> OpenAgent:
         """Agents on this network."""
 
-        def open_agent(name: str, memory: Memory, arrivals_address: int) -> FakeAgent:
+        def open_agent(name: str, memory: Memory, arrivals: Words) -> FakeAgent:
             return FakeAgent(name, memory, self)
 
         return open_agent
@@ -69,7 +69,7 @@ class FakeAgent:
     def remove_peer(self, peer: str) -> None:
         self._peers.remove(peer)
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> "FakeRead":
+    def read(self, peer: str, kind: Kind, spans: Spans) -> "FakeRead":
         assert peer in self._peers, f"{peer} was not introduced"
         if peer not in self._network.members:
             raise TransferFailed(f"reading from {peer}: disconnected")
@@ -87,7 +87,7 @@ class FakeRead:
     """Copies when its time has come, in one go."""
 
     def __init__(
-        self, network: FakeNetwork, peer: str, spans: Sequence[Span], fault: Fault
+        self, network: FakeNetwork, peer: str, spans: Spans, fault: Fault
     ) -> None:
         self._network = network
         self._peer = peer
@@ -103,8 +103,8 @@ class FakeRead:
             raise TransferFailed(self._fault.failure)
         if self._peer not in self._network.members:
             raise TransferFailed(f"reading from {self._peer}: disconnected")
-        for span in self._spans:
-            ctypes.memmove(span.local, span.remote, span.length)
+        for local, remote, length in self._spans.tolist():
+            ctypes.memmove(local, remote, length)
         if self._fault.meanwhile is not None:
             self._fault.meanwhile()
         return True

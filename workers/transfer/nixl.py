@@ -3,18 +3,17 @@
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import HOST, Kind, Memory, OpenAgent, Span
-from tercet.workers.transfer.pull import WORD_BYTES
+from tercet.workers.transfer.arrivals import WORD_BYTES
+from tercet.workers.transfer.base import HOST, Kind, Memory, OpenAgent, Spans, Words
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +29,6 @@ _ENVIRONMENT = {
     "UCX_TCP_KEEPCNT": "3",
 }
 """Read by UCX and NIXL when they are loaded; what an operator has set wins."""
-
-
-_Words = npt.NDArray[np.uint64]
 
 
 class _Handle(Protocol):
@@ -53,7 +49,7 @@ class _Nixl(Protocol):
     def add_remote_agent(self, metadata: bytes) -> bytes: ...
     def make_connection(self, remote_agent: str) -> None: ...
     def remove_remote_agent(self, agent: str) -> None: ...
-    def get_xfer_descs(self, descs: _Words, mem_type: str) -> _Descriptors: ...
+    def get_xfer_descs(self, descs: Words, mem_type: str) -> _Descriptors: ...
     def initialize_xfer(
         self, operation: str, local: _Descriptors, remote: _Descriptors, agent: str
     ) -> _Handle: ...
@@ -100,11 +96,11 @@ def nixl_backend(config: TransferConfig) -> OpenAgent:
         )
     )
 
-    def open_agent(name: str, memory: Memory, arrivals_address: int) -> NixlAgent:
+    def open_agent(name: str, memory: Memory, arrivals: Words) -> NixlAgent:
         with errors.mapped(f"opening NIXL agent {name}"):
             settings = api.nixl_agent_config(enable_prog_thread=False, backends=["UCX"])
             agent: _Nixl = api.nixl_agent(name, settings)
-            return NixlAgent(agent, errors, memory, arrivals_address)
+            return NixlAgent(agent, errors, memory, arrivals)
 
     return open_agent
 
@@ -113,7 +109,7 @@ class NixlAgent:
     """An `Agent` over one NIXL agent with the UCX backend. The pool and both word arrays are registered once."""
 
     def __init__(
-        self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals_address: int
+        self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals: Words
     ) -> None:
         self._nixl: _Nixl | None = agent
         self._errors = errors
@@ -124,7 +120,10 @@ class NixlAgent:
         self._registered = [
             agent.register_memory([pool], _memory_type(memory.device)),
             agent.register_memory(
-                [(memory.generation_address, words, 0, ""), (arrivals_address, words, 0, "")],
+                [
+                    (memory.generation_address, words, 0, ""),
+                    (arrivals.ctypes.data, arrivals.nbytes, 0, ""),
+                ],
                 "DRAM",
             ),
         ]
@@ -156,17 +155,16 @@ class NixlAgent:
         except TransferFailed as exc:
             logger.warning("%s", exc)  # a dead peer; nothing of it is left that could be used
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> "NixlRead":
+    def read(self, peer: str, kind: Kind, spans: Spans) -> "NixlRead":
         device = self._regions[peer].device if kind is Kind.BLOCKS else HOST
         own_device = self._device if kind is Kind.BLOCKS else HOST
-        rows = np.array(spans, dtype=np.uint64)
         agent = self._agent
         with self._errors.mapped(f"reading from {peer}"):
             local = agent.get_xfer_descs(
-                _descriptors(rows[:, (0, 2)], own_device), _memory_type(own_device)
+                _descriptors(spans[:, 0], spans[:, 2], own_device), _memory_type(own_device)
             )
             remote = agent.get_xfer_descs(
-                _descriptors(rows[:, (1, 2)], device), _memory_type(device)
+                _descriptors(spans[:, 1], spans[:, 2], device), _memory_type(device)
             )
             handle = agent.initialize_xfer("READ", local, remote, peer)
         return NixlRead(agent, self._errors, handle, peer)
@@ -220,9 +218,8 @@ def _memory_type(device: int) -> str:
     return "DRAM" if device == HOST else "VRAM"
 
 
-def _descriptors(address_and_length: _Words, device: int) -> _Words:
+def _descriptors(addresses: Words, lengths: Words, device: int) -> Words:
     """C-contiguous rows of `[address, length, device]`."""
-    rows = np.empty((len(address_and_length), 3), dtype=np.uint64)
-    rows[:, :2] = address_and_length
-    rows[:, 2] = max(device, 0)
+    rows = np.empty((len(addresses), 3), dtype=np.uint64)
+    rows[:, 0], rows[:, 1], rows[:, 2] = addresses, lengths, max(device, 0)
     return rows

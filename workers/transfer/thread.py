@@ -6,16 +6,16 @@ for our peers' sake as well: over TCP they read from us only while we poll.
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-
-import numpy as np
 
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
+from tercet.workers.transfer.arrivals import Arrivals
 from tercet.workers.transfer.base import (
     Agent,
     Deliver,
@@ -26,16 +26,14 @@ from tercet.workers.transfer.base import (
     PullJob,
     Settled,
 )
+from tercet.workers.transfer.pace import Pace
 from tercet.workers.transfer.peer_book import PeerBook
-from tercet.workers.transfer.pull import Arrivals, Pull
+from tercet.workers.transfer.pull import Pull
 
 logger = logging.getLogger(__name__)
 
 READS_MAX = 8
 """Pulls posted at once from one peer; further ones wait their turn, and their deadline starts when they are posted."""
-ACTIVE_PAUSE_S = 0.0002
-WATCHFUL_PAUSE_S = 0.002
-IDLE_PAUSE_S = 0.010
 STOP_WAIT_S = 1.0
 """How long `stop` lets reads in flight end by themselves before it ends them with the agent."""
 
@@ -60,7 +58,7 @@ class TransferThread:
         self._deliver = deliver
         self._crashed = crashed
         self._clock = clock or MonotonicClock()
-        self._arrivals: Arrivals = np.zeros(memory.blocks, dtype=np.uint64)
+        self._arrivals = Arrivals(memory.blocks)
         self._commands: SimpleQueue[Callable[[Agent], None]] = SimpleQueue()
         self._wake = threading.Event()
         self._stop_by_s: float | None = None
@@ -69,6 +67,7 @@ class TransferThread:
         self._over = 0
         self._accept_lock = threading.Lock()
         self._peers = PeerBook()
+        self._pace = Pace()
         self._queued: deque[Pull] = deque()
         self._active: list[Pull] = []
         self._lingering: list[Pull] = []
@@ -125,15 +124,17 @@ class TransferThread:
 
     def _main(self) -> None:
         try:
-            agent = self._open_agent(self._name, self._memory, self._arrivals.ctypes.data)
+            agent = self._open_agent(self._name, self._memory, self._arrivals.words)
         except BaseException as exc:
             self._opened.put(exc)
             return
         self._opened.put(self._describe(agent))
         try:
             while not self._finished():
-                self._wake.wait(self._pause_s())
-                self._wake.clear()
+                pause_s = self._pause_s()
+                if pause_s:
+                    self._wake.wait(pause_s)
+                    self._wake.clear()
                 self._turn(agent)
         except BaseException as exc:
             self._crashed(exc)
@@ -159,9 +160,9 @@ class TransferThread:
         return not self.unsettled or self._clock.now_s() >= self._stop_by_s
 
     def _pause_s(self) -> float:
-        if self._active:
-            return ACTIVE_PAUSE_S
-        return WATCHFUL_PAUSE_S if self._readers or self._lingering else IDLE_PAUSE_S
+        return self._pace.next_pause_s(
+            reading=bool(self._active), watchful=bool(self._readers or self._lingering)
+        )
 
     def _turn(self, agent: Agent) -> None:
         """Everything there is to do now: commands, new reads, the reads in flight, our peers' reads."""
@@ -173,9 +174,11 @@ class TransferThread:
             command(agent)
         while (pull := self._next()) is not None:
             self._start(agent, pull)
+        began_cpu_s = time.thread_time()
+        agent.progress()
+        self._pace.looked(time.thread_time() - began_cpu_s)
         self._active = [pull for pull in self._active if self._still_active(agent, pull)]
         self._lingering = [pull for pull in self._lingering if self._still_lingering(agent, pull)]
-        agent.progress()
 
     def _next(self) -> Pull | None:
         """The first in the queue whose peer has a place left: one that does not answer holds up nobody else's pulls."""

@@ -1,0 +1,28 @@
+"""How long the transfer's thread may look away: not at all while bytes move, and ever longer when nothing happens. Pure."""
+
+from dataclasses import dataclass
+
+MOVED_CPU_S = 4e-6
+"""A look that found nothing to move costs 1 to 2 µs of processor time, one that moved anything at least 5."""
+PAUSE_S_MIN = 20e-6
+ACTIVE_PAUSE_S = 0.0002
+WATCHFUL_PAUSE_S = 0.002
+IDLE_PAUSE_S = 0.010
+
+
+@dataclass(slots=True)
+class Pace:
+    """Backends do not say whether they moved bytes, and a sleep while there are more stops a TCP stream; but it shows in what
+    a look costs."""
+
+    pause_s: float = IDLE_PAUSE_S
+
+    def looked(self, cpu_s: float) -> None:
+        """A look at the backend took so much processor time."""
+        self.pause_s = 0.0 if cpu_s > MOVED_CPU_S else max(PAUSE_S_MIN, 2 * self.pause_s)
+
+    def next_pause_s(self, *, reading: bool, watchful: bool) -> float:
+        """`reading`: reads of ours are in flight; `watchful`: peers may read from us, or late reads may end."""
+        limit_s = ACTIVE_PAUSE_S if reading else WATCHFUL_PAUSE_S if watchful else IDLE_PAUSE_S
+        self.pause_s = min(self.pause_s, limit_s)
+        return self.pause_s
