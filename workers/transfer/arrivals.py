@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tercet.workers.transfer.base import Spans, Words
-from tercet.workers.transfer.runs import Blocks, runs
+from tercet.workers.transfer.runs import Blocks, Runs
 
 WORD_BYTES = 8
 GAP_WORDS_MAX = 512
@@ -47,14 +47,17 @@ class Arrivals:
     def nbytes(self) -> int:
         return self.words.nbytes
 
-    def land(self, local: Blocks, remote: Blocks, remote_words: int) -> Landing:
-        """For words of blocks `remote`, which lie from address `remote_words` on; takes a slot until `leave`."""
-        own = runs(local, remote)
-        landing = Landing(
-            self._spans(own.local, remote_words, own.remote, own.length), local, slot=None
-        )
-        if len(own.length) > 1 and self._free:
-            landing = self._together(remote, remote_words, len(own.length)) or landing
+    def land(self, local: Blocks, remote: Blocks, found: Runs, remote_words: int) -> Landing:
+        """For words of blocks `remote`, which lie from address `remote_words` on; takes a slot until `leave`.
+
+        `found` are the runs of both.
+        """
+        landing = None
+        if len(found.length) > 1 and self._free:
+            landing = self._together(remote, remote_words, len(found.length))
+        if landing is None:
+            copies = self._spans(found.local, remote_words, found.remote, found.length)
+            landing = Landing(copies, local, slot=None)
         # Generations start at 1, so a word that was not written shows.
         self.words[landing.places] = 0
         return landing
@@ -77,9 +80,7 @@ class Arrivals:
         slot = self._free.pop()
         start = self.blocks + slot * SLOT_WORDS + np.cumsum(length) - length
         places = np.empty_like(remote)
-        places[order] = ascending + np.repeat(
-            start - first, np.diff(starts, append=len(ascending))
-        )
+        places[order] = ascending + np.repeat(start - first, np.diff(starts, append=len(ascending)))
         return Landing(self._spans(start, remote_words, first, length), places, slot)
 
     def _spans(self, place: Blocks, remote_words: int, remote: Blocks, length: Blocks) -> Spans:

@@ -86,9 +86,7 @@ class FakeAgent:
 class FakeRead:
     """Copies when its time has come, in one go."""
 
-    def __init__(
-        self, network: FakeNetwork, peer: str, spans: Spans, fault: Fault
-    ) -> None:
+    def __init__(self, network: FakeNetwork, peer: str, spans: Spans, fault: Fault) -> None:
         self._network = network
         self._peer = peer
         self._spans = spans

@@ -108,9 +108,7 @@ def nixl_backend(config: TransferConfig) -> OpenAgent:
 class NixlAgent:
     """An `Agent` over one NIXL agent with the UCX backend. The pool and both word arrays are registered once."""
 
-    def __init__(
-        self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals: Words
-    ) -> None:
+    def __init__(self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals: Words) -> None:
         self._nixl: _Nixl | None = agent
         self._errors = errors
         self._device = memory.device

@@ -9,7 +9,7 @@ from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
 from tercet.workers.transfer.arrivals import Arrivals, Landing, spans
 from tercet.workers.transfer.base import Agent, Kind, Memory, PullJob, Read
-from tercet.workers.transfer.runs import Blocks, numbers, runs
+from tercet.workers.transfer.runs import Blocks, Runs, numbers, runs
 
 
 class Phase(Enum):
@@ -32,6 +32,7 @@ class Pull:
     read: Read | None = None
     local: Blocks = field(init=False)
     remote: Blocks = field(init=False)
+    runs: Runs = field(init=False)
     landing: Landing | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +62,8 @@ class Pull:
 
     def start(self, agent: Agent) -> None:
         """Post the read of the blocks; raises `TransferFailed` with nothing in flight."""
-        memory, found = self.memory, runs(self.local, self.remote)
+        self.runs = found = runs(self.local, self.remote)
+        memory = self.memory
         copies = spans(
             memory.address, found.local, self.region.base, found.remote, found.length,
             memory.block_bytes,
@@ -105,7 +107,9 @@ class Pull:
             self.arrivals.leave(self.landing)
 
     def _read_words(self, agent: Agent) -> None:
-        self.landing = self.arrivals.land(self.local, self.remote, self.region.generation_base)
+        self.landing = self.arrivals.land(
+            self.local, self.remote, self.runs, self.region.generation_base
+        )
         try:
             self.read = agent.read(self.job.peer, Kind.WORDS, self.landing.spans)
         except TransferFailed:

@@ -7,7 +7,9 @@ from tercet.workers.transfer.runs import numbers, runs
 
 
 def triples(local, remote):
-    return list(zip(*(part.tolist() for part in runs(numbers(local), numbers(remote))), strict=True))
+    return list(
+        zip(*(part.tolist() for part in runs(numbers(local), numbers(remote))), strict=True)
+    )
 
 
 def test_neighbours_on_both_sides_become_one_copy():
