@@ -50,7 +50,7 @@ class Arrivals:
     def land(self, local: Blocks, remote: Blocks, found: Runs, remote_words: int) -> Landing:
         """For words of blocks `remote`, which lie from address `remote_words` on; takes a slot until `leave`.
 
-        `found` are the runs of both.
+        `found` are the runs of both. No other landing may have any of the places `local` meanwhile.
         """
         landing = None
         if len(found.length) > 1 and self._free:

@@ -6,7 +6,7 @@ pull that misses its deadline is reported as failed *and in flight*; its local b
 until `Settled`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import KvRegion
+from tercet.workers.transfer.codec_choice import Codec
 
 HOST = -1
 """Device number of host memory."""
@@ -53,6 +54,8 @@ class PullJob(msgspec.Struct, frozen=True):
     remote_blocks: tuple[BlockId, ...]
     local_blocks: tuple[BlockId, ...]
     generations: tuple[int, ...]
+    codec: Codec = Codec.NONE
+    """Unless `NONE`, `remote_blocks` and `generations` are those of the peer's staging memory, where blocks lie packed."""
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -63,8 +66,12 @@ class Pulled(msgspec.Struct, frozen=True):
 
     job: JobId
     bytes: int
+    """That travelled; fewer than the blocks have if they were packed."""
     seconds: float
-    """From the first post to the last check."""
+    """From the first post to the last check, and to the end of unpacking."""
+    codec: Codec = Codec.NONE
+    decode_s: float = 0.0
+    """Of `seconds`: unpacking."""
 
 
 class PullFailed(msgspec.Struct, frozen=True):
@@ -99,8 +106,8 @@ class Transfer(Protocol):
         """Pulls accepted and not over, quarantined ones included."""
         ...
 
-    def add_peer(self, peer: str, region: KvRegion) -> None:
-        """Make a peer known under its agent's name, `worker:incarnation`; idempotent."""
+    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
+        """Make a peer known under its agent's name, `worker:incarnation`; idempotent. `staged` is its memory for packed blocks."""
         ...
 
     def remove_peer(self, peer: str) -> None:
@@ -113,6 +120,27 @@ class Transfer(Protocol):
 
     def expect_readers(self, readers: int) -> None:
         """How many requests peers may be reading from us now; it sets how often we help their reads along."""
+        ...
+
+
+class Decoder(Protocol):
+    """Turns packed blocks into blocks of our pool; used by the transfer's thread only."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where packed blocks are read into."""
+        ...
+
+    def take(self, count: int) -> tuple[BlockId, ...] | None:
+        """So many places of `memory`, kept until `give_back`; None when there are not enough."""
+        ...
+
+    def give_back(self, slots: Iterable[BlockId]) -> None:
+        """Nothing is read into these places any more."""
+        ...
+
+    def decode(self, slots: Sequence[BlockId], blocks: Sequence[BlockId], codec: Codec) -> None:
+        """Fill `blocks[i]` with what lies packed in `slots[i]`; done when it returns."""
         ...
 
 
@@ -172,6 +200,8 @@ class Agent(Protocol):
 class OpenAgent(Protocol):
     """Creates a backend's agent on the thread that will own it."""
 
-    def __call__(self, name: str, memory: Memory, arrivals: Words) -> Agent:
-        """`arrivals`: where generation words are read to; outlives the agent."""
+    def __call__(
+        self, name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+    ) -> Agent:
+        """`arrivals`: where generation words are read to; outlives the agent. `staging`: further memory to read from and into."""
         ...

@@ -3,7 +3,7 @@
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tercet.clock import MonotonicClock
@@ -35,7 +35,9 @@ class FakeNetwork:
     def backend(self) -> OpenAgent:
         """Agents on this network."""
 
-        def open_agent(name: str, memory: Memory, arrivals: Words) -> FakeAgent:
+        def open_agent(
+            name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+        ) -> FakeAgent:
             return FakeAgent(name, memory, self)
 
         return open_agent

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -96,34 +96,42 @@ def nixl_backend(config: TransferConfig) -> OpenAgent:
         )
     )
 
-    def open_agent(name: str, memory: Memory, arrivals: Words) -> NixlAgent:
+    def open_agent(
+        name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+    ) -> NixlAgent:
         with errors.mapped(f"opening NIXL agent {name}"):
             settings = api.nixl_agent_config(enable_prog_thread=False, backends=["UCX"])
             agent: _Nixl = api.nixl_agent(name, settings)
-            return NixlAgent(agent, errors, memory, arrivals)
+            return NixlAgent(agent, errors, memory, arrivals, staging)
 
     return open_agent
 
 
 class NixlAgent:
-    """An `Agent` over one NIXL agent with the UCX backend. The pool and both word arrays are registered once."""
+    """An `Agent` over one NIXL agent with the UCX backend. All memory is registered once."""
 
-    def __init__(self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals: Words) -> None:
+    def __init__(
+        self,
+        agent: _Nixl,
+        errors: _Errors,
+        memory: Memory,
+        arrivals: Words,
+        staging: Sequence[Memory],
+    ) -> None:
         self._nixl: _Nixl | None = agent
         self._errors = errors
         self._device = memory.device
         self._regions: dict[str, KvRegion] = {}
-        words = memory.blocks * WORD_BYTES
-        pool = (memory.address, memory.blocks * memory.block_bytes, max(memory.device, 0), "")
+        words = [(arrivals.ctypes.data, arrivals.nbytes, 0, "")]
+        blocks = []
+        for each in (memory, *staging):
+            assert each.device == memory.device, "packed blocks lie where blocks lie"
+            words.append((each.generation_address, each.blocks * WORD_BYTES, 0, ""))
+            size = each.blocks * each.block_bytes
+            blocks.append((each.address, size, max(each.device, 0), ""))
         self._registered = [
-            agent.register_memory([pool], _memory_type(memory.device)),
-            agent.register_memory(
-                [
-                    (memory.generation_address, words, 0, ""),
-                    (arrivals.ctypes.data, arrivals.nbytes, 0, ""),
-                ],
-                "DRAM",
-            ),
+            agent.register_memory(blocks, _memory_type(memory.device)),
+            agent.register_memory(words, "DRAM"),
         ]
         self._metadata = agent.get_agent_metadata()
 

@@ -6,7 +6,7 @@ MOVED_CPU_S = 4e-6
 """A look that found nothing to move costs 1 to 2 µs of processor time, one that moved anything at least 5."""
 PAUSE_S_MIN = 20e-6
 ACTIVE_PAUSE_S = 0.0002
-WATCHFUL_PAUSE_S = 0.002
+WATCHFUL_PAUSE_S = 0.001
 IDLE_PAUSE_S = 0.010
 
 
@@ -16,6 +16,10 @@ class Pace:
     a look costs."""
 
     pause_s: float = IDLE_PAUSE_S
+
+    def expect(self) -> None:
+        """Something was asked of the backend just now: the answer may come soon."""
+        self.pause_s = 0.0
 
     def looked(self, cpu_s: float) -> None:
         """A look at the backend took so much processor time."""

@@ -6,6 +6,7 @@ from enum import Enum, auto
 import numpy as np
 
 from tercet.errors import TransferFailed
+from tercet.ids import BlockId
 from tercet.wire import KvRegion
 from tercet.workers.transfer.arrivals import Arrivals, Landing, spans
 from tercet.workers.transfer.base import Agent, Kind, Memory, PullJob, Read
@@ -24,8 +25,13 @@ class Pull:
 
     job: PullJob
     memory: Memory
+    """The pool, or, for packed blocks, where they are read into; `region` is its counterpart."""
     region: KvRegion
     arrivals: Arrivals
+    slots: tuple[BlockId, ...] = ()
+    """Of `memory`, for packed blocks."""
+    first_place: int = 0
+    """Of `memory`'s own places among the arrivals."""
     deadline_s: float = 0.0
     started_s: float = 0.0
     phase: Phase = Phase.BLOCKS
@@ -36,7 +42,8 @@ class Pull:
     landing: Landing | None = None
 
     def __post_init__(self) -> None:
-        self.local, self.remote = numbers(self.job.local_blocks), numbers(self.job.remote_blocks)
+        self.local = numbers(self.slots or self.job.local_blocks)
+        self.remote = numbers(self.job.remote_blocks)
 
     @property
     def bytes(self) -> int:
@@ -107,8 +114,9 @@ class Pull:
             self.arrivals.leave(self.landing)
 
     def _read_words(self, agent: Agent) -> None:
+        places, at = self.local + self.first_place, self.runs.local + self.first_place
         self.landing = self.arrivals.land(
-            self.local, self.remote, self.runs, self.region.generation_base
+            places, self.remote, self.runs._replace(local=at), self.region.generation_base
         )
         try:
             self.read = agent.read(self.job.peer, Kind.WORDS, self.landing.spans)

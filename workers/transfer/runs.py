@@ -27,6 +27,7 @@ def numbers(blocks: Sequence[BlockId]) -> Blocks:
 def runs(local: Blocks, remote: Blocks) -> Runs:
     """Fewest copies that move block `remote[i]` to `local[i]`, in that order: descriptors cost more than bytes."""
     assert len(local) == len(remote) > 0, (len(local), len(remote))
-    apart = (np.diff(local) != 1) | (np.diff(remote) != 1)
-    starts = np.concatenate(([0], np.flatnonzero(apart) + 1))
-    return Runs(local[starts], remote[starts], np.diff(starts, append=len(local)))
+    apart = (local[1:] - local[:-1] != 1) | (remote[1:] - remote[:-1] != 1)
+    ends = np.concatenate((np.flatnonzero(apart) + 1, [len(local)]))
+    starts = np.concatenate(([0], ends[:-1]))
+    return Runs(local[starts], remote[starts], ends - starts)

@@ -18,6 +18,7 @@ from tercet.wire import KvRegion
 from tercet.workers.transfer.arrivals import Arrivals
 from tercet.workers.transfer.base import (
     Agent,
+    Decoder,
     Deliver,
     Memory,
     OpenAgent,
@@ -26,6 +27,7 @@ from tercet.workers.transfer.base import (
     PullJob,
     Settled,
 )
+from tercet.workers.transfer.codec_choice import Codec
 from tercet.workers.transfer.pace import Pace
 from tercet.workers.transfer.peer_book import PeerBook
 from tercet.workers.transfer.pull import Pull
@@ -39,7 +41,10 @@ STOP_WAIT_S = 1.0
 
 
 class TransferThread:
-    """A `Transfer` over any backend. `deliver` gets its events, `crashed` any exception that is a bug; both on its thread."""
+    """A `Transfer` over any backend. `deliver` gets its events, `crashed` any exception that is a bug; both on its thread.
+
+    With a `decoder` packed blocks can be pulled; with `staging`, memory of ours where blocks lie packed, peers can do so.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,8 @@ class TransferThread:
         deliver: Deliver,
         crashed: Callable[[BaseException], None],
         clock: Clock | None = None,
+        decoder: Decoder | None = None,
+        staging: Memory | None = None,
     ) -> None:
         self._name = name
         self._memory = memory
@@ -58,7 +65,9 @@ class TransferThread:
         self._deliver = deliver
         self._crashed = crashed
         self._clock = clock or MonotonicClock()
-        self._arrivals = Arrivals(memory.blocks)
+        self._decoder = decoder
+        self._staging = staging
+        self._arrivals = Arrivals(memory.blocks + (decoder.memory.blocks if decoder else 0))
         self._commands: SimpleQueue[Callable[[Agent], None]] = SimpleQueue()
         self._wake = threading.Event()
         self._stop_by_s: float | None = None
@@ -102,8 +111,15 @@ class TransferThread:
     def unsettled(self) -> int:
         return self._accepted - self._over
 
-    def add_peer(self, peer: str, region: KvRegion) -> None:
-        self._command(lambda agent: self._peers.add(agent, peer, region))
+    @property
+    def staged(self) -> KvRegion | None:
+        """What peers need to read packed blocks from us."""
+        if self._staging is None:
+            return None
+        return self._describe(self._staging, self.region.agent)
+
+    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
+        self._command(lambda agent: self._peers.add(agent, peer, region, staged))
 
     def remove_peer(self, peer: str) -> None:
         self._command(lambda agent: self._peers.remove(agent, peer))
@@ -111,7 +127,7 @@ class TransferThread:
     def pull(self, job: PullJob) -> None:
         with self._accept_lock:
             self._accepted += 1
-        self._command(lambda agent: self._accept(job))
+        self._command(lambda agent: self._accept(agent, job))
 
     def expect_readers(self, readers: int) -> None:
         self._readers = readers
@@ -124,11 +140,14 @@ class TransferThread:
 
     def _main(self) -> None:
         try:
-            agent = self._open_agent(self._name, self._memory, self._arrivals.words)
+            staging = [self._staging] if self._staging else []
+            if self._decoder is not None:
+                staging.append(self._decoder.memory)
+            agent = self._open_agent(self._name, self._memory, self._arrivals.words, staging)
         except BaseException as exc:
             self._opened.put(exc)
             return
-        self._opened.put(self._describe(agent))
+        self._opened.put(self._describe(self._memory, agent.metadata))
         try:
             while not self._finished():
                 pause_s = self._pause_s()
@@ -143,10 +162,10 @@ class TransferThread:
                 pulls.clear()  # reads know the agent, which must not outlive this thread
             agent.close()
 
-    def _describe(self, agent: Agent) -> KvRegion:
-        memory = self._memory
+    @staticmethod
+    def _describe(memory: Memory, metadata: bytes) -> KvRegion:
         return KvRegion(
-            agent.metadata,
+            metadata,
             memory.address,
             memory.block_bytes,
             memory.blocks,
@@ -189,13 +208,25 @@ class TransferThread:
                 return pull
         return None
 
-    def _accept(self, job: PullJob) -> None:
+    def _accept(self, agent: Agent, job: PullJob) -> None:
+        packed = job.codec is not Codec.NONE
         try:
-            region = self._peers.begin_read(job.peer)
+            region = self._peers.begin_read(job.peer, packed=packed)
         except TransferFailed as exc:
             self._fail(job, str(exc))
             return
-        self._queued.append(Pull(job, self._memory, region, self._arrivals))
+        if not packed:
+            self._queued.append(Pull(job, self._memory, region, self._arrivals))
+            return
+        decoder, first_place = self._decoder, self._memory.blocks
+        assert decoder is not None, f"{job.id} is packed, which nobody here can unpack"
+        slots = decoder.take(len(job.local_blocks))
+        if slots is None:
+            self._peers.end_read(agent, job.peer, failed=False)
+            self._fail(job, "no room to unpack so many blocks")
+            return
+        pull = Pull(job, decoder.memory, region, self._arrivals, slots, first_place)
+        self._queued.append(pull)
 
     def _start(self, agent: Agent, pull: Pull) -> None:
         peer = pull.job.peer
@@ -206,26 +237,27 @@ class TransferThread:
             allowed_s = self._config.wait_s + pull.bytes / self._config.expected_bytes_per_s
             pull.deadline_s = pull.started_s + allowed_s
             pull.start(agent)
+            self._pace.expect()
         except TransferFailed as exc:
-            self._peers.end_read(agent, peer, failed=True)
+            self._end(agent, pull, failed=True)
             self._fail(pull.job, str(exc))
             return
         self._active.append(pull)
 
     def _still_active(self, agent: Agent, pull: Pull) -> bool:
-        job = pull.job
+        job, phase = pull.job, pull.phase
         try:
             done = pull.advance(agent)
         except TransferFailed as exc:
-            self._peers.end_read(agent, job.peer, failed=not pull.was_stale)
+            self._end(agent, pull, failed=not pull.was_stale)
             self._fail(job, str(exc))
             return False
-        taken_s = self._clock.now_s() - pull.started_s
         if done:
-            self._peers.end_read(agent, job.peer, failed=False)
-            self._over += 1
-            self._deliver(Pulled(job.id, pull.bytes, taken_s))
+            self._finish(agent, pull)
             return False
+        if pull.phase is not phase:
+            self._pace.expect()
+        taken_s = self._clock.now_s() - pull.started_s
         if self._clock.now_s() < pull.deadline_s:
             return True
         logger.warning("%s: a read from %s is late; its blocks go to quarantine", job.id, job.peer)
@@ -233,13 +265,30 @@ class TransferThread:
         self._deliver(PullFailed(job.id, f"not here after {taken_s:.1f} s", in_flight=True))
         return False
 
+    def _finish(self, agent: Agent, pull: Pull) -> None:
+        job, read_s = pull.job, self._clock.now_s() - pull.started_s
+        taken_s = read_s
+        if pull.slots:
+            assert self._decoder is not None
+            self._decoder.decode(pull.slots, job.local_blocks, job.codec)
+            taken_s = self._clock.now_s() - pull.started_s
+        self._end(agent, pull, failed=False)
+        self._over += 1
+        self._deliver(Pulled(job.id, pull.bytes, taken_s, job.codec, taken_s - read_s))
+
     def _still_lingering(self, agent: Agent, pull: Pull) -> bool:
         if not pull.linger():
             return True
-        self._peers.end_read(agent, pull.job.peer, failed=True)
+        self._end(agent, pull, failed=True)
         self._over += 1
         self._deliver(Settled(pull.job.id))
         return False
+
+    def _end(self, agent: Agent, pull: Pull, *, failed: bool) -> None:
+        """Nothing of this pull is in flight any more, or nothing ever was."""
+        if self._decoder is not None:
+            self._decoder.give_back(pull.slots)
+        self._peers.end_read(agent, pull.job.peer, failed=failed)
 
     def _fail(self, job: PullJob, reason: str) -> None:
         self._over += 1
