@@ -14,6 +14,8 @@ from tercet.workers.transfer.runs import Blocks, Runs
 WORD_BYTES = 8
 GAP_WORDS_MAX = 512
 """Reading 4 KiB along takes about as long as one more copy would."""
+COPIES_FEW = 16
+"""So many copies are posted sooner than it is found out how to make fewer of them."""
 SLOTS = 8
 SLOT_WORDS = 8192
 
@@ -53,7 +55,7 @@ class Arrivals:
         `found` are the runs of both. No other landing may have any of the places `local` meanwhile.
         """
         landing = None
-        if len(found.length) > 1 and self._free:
+        if len(found.length) > COPIES_FEW and self._free:
             landing = self._together(remote, remote_words, len(found.length))
         if landing is None:
             copies = self._spans(found.local, remote_words, found.remote, found.length)
@@ -71,16 +73,17 @@ class Arrivals:
         """All that lies close together in one copy each, or None where that does not fit or saves nothing."""
         order = np.argsort(remote)
         ascending = remote[order]
-        starts = np.concatenate(([0], np.flatnonzero(np.diff(ascending) > GAP_WORDS_MAX) + 1))
+        apart = ascending[1:] - ascending[:-1] > GAP_WORDS_MAX
+        ends = np.concatenate((np.flatnonzero(apart) + 1, [len(ascending)]))
+        starts = np.concatenate(([0], ends[:-1]))
         first = ascending[starts]
-        last = ascending[np.append(starts[1:], len(ascending)) - 1]
-        length = last - first + 1
+        length = ascending[ends - 1] - first + 1
         if len(length) >= copies_max or length.sum() > SLOT_WORDS:
             return None
         slot = self._free.pop()
         start = self.blocks + slot * SLOT_WORDS + np.cumsum(length) - length
         places = np.empty_like(remote)
-        places[order] = ascending + np.repeat(start - first, np.diff(starts, append=len(ascending)))
+        places[order] = ascending + np.repeat(start - first, ends - starts)
         return Landing(self._spans(start, remote_words, first, length), places, slot)
 
     def _spans(self, place: Blocks, remote_words: int, remote: Blocks, length: Blocks) -> Spans:

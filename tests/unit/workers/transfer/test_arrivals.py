@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.workers.transfer.arrivals import GAP_WORDS_MAX, SLOT_WORDS, SLOTS, Arrivals
+from tercet.workers.transfer.arrivals import COPIES_FEW, GAP_WORDS_MAX, SLOT_WORDS, SLOTS, Arrivals
 from tercet.workers.transfer.runs import numbers, runs
 
 BLOCKS = 4096
@@ -24,46 +24,65 @@ def copy(arrivals: Arrivals, found, words) -> list[int]:
     return arrivals.words[found.places].tolist()
 
 
+def scattered(count: int, distance: int = 7, first: int = 40) -> list[int]:
+    """So many blocks, too many to be posted one by one, in no order."""
+    return [first + distance * (5 * i % count) for i in range(count)]
+
+
+MANY = COPIES_FEW + 5
+
+
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=60), st.booleans())
 def test_every_word_is_found_where_it_was_read_to(remote, slots_taken):
     arrivals = Arrivals(BLOCKS)
     if slots_taken:
         for _ in range(SLOTS):
-            landing(arrivals, [0, 1], [5, 9])
+            landing(arrivals, range(MANY), scattered(MANY))
     words = np.arange(100, 9200, dtype=np.uint64)
-    local = list(range(7, 7 + len(remote)))
+    local = list(range(107, 107 + len(remote)))
     assert copy(arrivals, landing(arrivals, local, remote), words) == words[remote].tolist()
 
 
 def test_scattered_words_that_lie_close_are_read_in_one_copy():
-    found = landing(Arrivals(BLOCKS), [5, 9, 2], [40, 7, 90])
+    found = landing(Arrivals(BLOCKS), range(MANY), scattered(MANY))
     assert len(found.spans) == 1
-    assert found.spans[0].tolist()[1:] == [7 * 8, 84 * 8]
+    assert found.spans[0].tolist()[1:] == [40 * 8, (7 * (MANY - 1) + 1) * 8]
 
 
 def test_words_too_far_apart_are_read_apart():
-    found = landing(Arrivals(BLOCKS), [5, 9, 2], [0, 7, 8 + GAP_WORDS_MAX])
-    assert found.spans[:, 2].tolist() == [8 * 8, 8]
+    far = 40 + 7 * (MANY - 1) + GAP_WORDS_MAX + 1
+    found = landing(Arrivals(BLOCKS), range(MANY + 1), [*scattered(MANY), far])
+    assert found.spans[:, 2].tolist() == [(7 * (MANY - 1) + 1) * 8, 8]
+
+
+def test_a_few_words_are_read_one_by_one():
+    found = landing(Arrivals(BLOCKS), range(COPIES_FEW), scattered(COPIES_FEW))
+    assert (len(found.spans), found.slot) == (COPIES_FEW, None)
 
 
 def test_words_that_would_not_fit_a_slot_go_to_their_blocks_places():
     remote = list(range(0, 2 * SLOT_WORDS, 500))
-    found = landing(Arrivals(BLOCKS), list(range(len(remote))), remote)
+    found = landing(Arrivals(BLOCKS), range(len(remote)), remote)
     assert found.slot is None
     assert len(found.spans) == len(remote)
 
 
 def test_a_slot_is_used_again_once_nothing_is_in_flight():
     arrivals = Arrivals(BLOCKS)
-    found = [landing(arrivals, [2 * i, 2 * i + 1], [9, 5]) for i in range(SLOTS + 1)]
+    found = [
+        landing(arrivals, range(i * MANY, (i + 1) * MANY), scattered(MANY))
+        for i in range(SLOTS + 1)
+    ]
     assert sorted(each.slot for each in found[:-1]) == list(range(SLOTS))
     assert found[-1].slot is None
     arrivals.leave(found[3])
     arrivals.leave(found[-1])
-    assert landing(arrivals, [0, 1], [9, 5]).slot == found[3].slot
+    assert landing(arrivals, range(MANY), scattered(MANY)).slot == found[3].slot
 
 
 def test_a_word_that_was_not_written_shows():
     arrivals = Arrivals(BLOCKS)
     arrivals.words[:] = 1
-    assert not arrivals.words[landing(arrivals, [3, 1, 2], [7, 700, 8]).places].any()
+    for count in (3, MANY):
+        found = landing(arrivals, range(count), scattered(count))
+        assert not arrivals.words[found.places].any()
