@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 MOVED_CPU_S = 4e-6
 """A look that found nothing to move costs 1 to 2 µs of processor time, one that moved anything at least 5."""
+EAGER_LOOKS = 8
+"""Through shared memory words are here after one or two, sooner than the shortest sleep ends."""
 PAUSE_S_MIN = 20e-6
 ACTIVE_PAUSE_S = 0.0002
 WATCHFUL_PAUSE_S = 0.001
@@ -16,14 +18,19 @@ class Pace:
     a look costs."""
 
     pause_s: float = IDLE_PAUSE_S
+    eager: int = 0
+    """Looks to come without a pause, whatever they find."""
 
     def expect(self) -> None:
         """Something was asked of the backend just now: the answer may come soon."""
-        self.pause_s = 0.0
+        self.eager = EAGER_LOOKS
 
     def looked(self, cpu_s: float) -> None:
         """A look at the backend took so much processor time."""
-        self.pause_s = 0.0 if cpu_s > MOVED_CPU_S else max(PAUSE_S_MIN, 2 * self.pause_s)
+        if cpu_s > MOVED_CPU_S or self.eager:
+            self.pause_s, self.eager = 0.0, max(0, self.eager - 1)
+        else:
+            self.pause_s = max(PAUSE_S_MIN, 2 * self.pause_s)
 
     def next_pause_s(self, *, reading: bool, watchful: bool) -> float:
         """`reading`: reads of ours are in flight; `watchful`: peers may read from us, or late reads may end."""

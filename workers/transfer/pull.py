@@ -63,9 +63,10 @@ class Pull:
             raise TransferFailed(
                 f"blocks of {self.region.block_bytes} bytes do not fit {self.memory.block_bytes}"
             )
-        if not 0 <= remote.min() <= remote.max() < self.region.blocks:
+        # As unsigned numbers, negative ones are too large as well.
+        if not (remote.view(np.uint64) < self.region.blocks).all():
             raise TransferFailed(f"the peer has {self.region.blocks} blocks only")
-        assert 0 <= local.min() <= local.max() < self.memory.blocks, self.job
+        assert (local.view(np.uint64) < self.memory.blocks).all(), self.job
 
     def start(self, agent: Agent) -> None:
         """Post the read of the blocks; raises `TransferFailed` with nothing in flight."""
