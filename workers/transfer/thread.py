@@ -130,7 +130,10 @@ class TransferThread:
         self._command(lambda agent: self._accept(agent, job))
 
     def expect_readers(self, readers: int) -> None:
+        first = readers > 0 and not self._readers
         self._readers = readers
+        if first:  # it may be about to sleep as long as when there are none
+            self._wake.set()
 
     def _command(self, command: Callable[[Agent], None]) -> None:
         self._commands.put(command)
