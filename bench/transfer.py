@@ -80,8 +80,9 @@ def source() -> None:
         "bare": side.bare.get_agent_metadata().hex(),
     }
     print(json.dumps(about), flush=True)
-    polling = threading.Event()
-    threading.Thread(target=poll, args=(side, polling), daemon=True).start()
+    polling, over = threading.Event(), threading.Event()
+    poller = threading.Thread(target=poll, args=(side, polling, over))
+    poller.start()
     for line in sys.stdin:
         bare = line.strip() == "bare"
         side.transfer.expect_readers(0 if bare else 1)
@@ -90,12 +91,14 @@ def source() -> None:
         else:
             polling.clear()
         print("ready", flush=True)
+    over.set()
+    poller.join()
     side.transfer.stop()
 
 
-def poll(side: Side, polling: threading.Event) -> None:
+def poll(side: Side, polling: threading.Event, over: threading.Event) -> None:
     """Over TCP nobody can read from an agent that is not polled."""
-    while True:
+    while not over.is_set():
         side.bare.get_new_notifs()
         if polling.is_set():
             time.sleep(BARE_SOURCE_PAUSE_S)
