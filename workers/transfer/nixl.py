@@ -12,8 +12,8 @@ import numpy as np
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.arrivals import WORD_BYTES
 from tercet.workers.transfer.base import HOST, Kind, Memory, OpenAgent, Spans, Words
+from tercet.workers.transfer.words import WORD_BYTES
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import numpy as np
 from tercet.errors import TransferFailed
 from tercet.ids import BlockId
 from tercet.wire import KvRegion
-from tercet.workers.transfer.arrivals import Arrivals, Landing, spans
 from tercet.workers.transfer.base import Agent, Kind, Memory, PullJob, Read
 from tercet.workers.transfer.runs import Blocks, Runs, numbers, runs
+from tercet.workers.transfer.words import Landing, WordPlaces, spans
 
 
 class Phase(Enum):
@@ -27,7 +27,7 @@ class Pull:
     memory: Memory
     """The pool, or, for packed blocks, where they are read into; `region` is its counterpart."""
     region: KvRegion
-    arrivals: Arrivals
+    arrivals: WordPlaces
     slots: tuple[BlockId, ...] = ()
     """Of `memory`, for packed blocks."""
     first_place: int = 0

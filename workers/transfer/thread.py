@@ -15,7 +15,6 @@ from tercet.clock import Clock, MonotonicClock
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.arrivals import Arrivals
 from tercet.workers.transfer.base import (
     Agent,
     Decoder,
@@ -31,6 +30,7 @@ from tercet.workers.transfer.codec_choice import Codec
 from tercet.workers.transfer.pace import Pace
 from tercet.workers.transfer.peer_book import PeerBook
 from tercet.workers.transfer.pull import Pull
+from tercet.workers.transfer.words import WordPlaces
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class TransferThread:
         self._clock = clock or MonotonicClock()
         self._decoder = decoder
         self._staging = staging
-        self._arrivals = Arrivals(memory.blocks + (decoder.memory.blocks if decoder else 0))
+        self._arrivals = WordPlaces(memory.blocks + (decoder.memory.blocks if decoder else 0))
         self._commands: SimpleQueue[Callable[[Agent], None]] = SimpleQueue()
         self._wake = threading.Event()
         self._stop_by_s: float | None = None

@@ -4,18 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.workers.transfer.arrivals import COPIES_FEW, GAP_WORDS_MAX, SLOT_WORDS, SLOTS, Arrivals
 from tercet.workers.transfer.runs import numbers, runs
+from tercet.workers.transfer.words import COPIES_FEW, GAP_WORDS_MAX, SLOT_WORDS, SLOTS, WordPlaces
 
 BLOCKS = 4096
 
 
-def landing(arrivals: Arrivals, local, remote, remote_words=0):
+def landing(arrivals: WordPlaces, local, remote, remote_words=0):
     here, there = numbers(local), numbers(remote)
     return arrivals.land(here, there, runs(here, there), remote_words)
 
 
-def copy(arrivals: Arrivals, found, words) -> list[int]:
+def copy(arrivals: WordPlaces, found, words) -> list[int]:
     """Does what a backend would, with `words` as the peer's memory; returns what was read."""
     for here, there, length in found.spans.tolist():
         at = (here - arrivals.address) // 8
@@ -34,7 +34,7 @@ MANY = COPIES_FEW + 5
 
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=60), st.booleans())
 def test_every_word_is_found_where_it_was_read_to(remote, slots_taken):
-    arrivals = Arrivals(BLOCKS)
+    arrivals = WordPlaces(BLOCKS)
     if slots_taken:
         for _ in range(SLOTS):
             landing(arrivals, range(MANY), scattered(MANY))
@@ -44,31 +44,31 @@ def test_every_word_is_found_where_it_was_read_to(remote, slots_taken):
 
 
 def test_scattered_words_that_lie_close_are_read_in_one_copy():
-    found = landing(Arrivals(BLOCKS), range(MANY), scattered(MANY))
+    found = landing(WordPlaces(BLOCKS), range(MANY), scattered(MANY))
     assert len(found.spans) == 1
     assert found.spans[0].tolist()[1:] == [40 * 8, (7 * (MANY - 1) + 1) * 8]
 
 
 def test_words_too_far_apart_are_read_apart():
     far = 40 + 7 * (MANY - 1) + GAP_WORDS_MAX + 1
-    found = landing(Arrivals(BLOCKS), range(MANY + 1), [*scattered(MANY), far])
+    found = landing(WordPlaces(BLOCKS), range(MANY + 1), [*scattered(MANY), far])
     assert found.spans[:, 2].tolist() == [(7 * (MANY - 1) + 1) * 8, 8]
 
 
 def test_a_few_words_are_read_one_by_one():
-    found = landing(Arrivals(BLOCKS), range(COPIES_FEW), scattered(COPIES_FEW))
+    found = landing(WordPlaces(BLOCKS), range(COPIES_FEW), scattered(COPIES_FEW))
     assert (len(found.spans), found.slot) == (COPIES_FEW, None)
 
 
 def test_words_that_would_not_fit_a_slot_go_to_their_blocks_places():
     remote = list(range(0, 2 * SLOT_WORDS, 500))
-    found = landing(Arrivals(BLOCKS), range(len(remote)), remote)
+    found = landing(WordPlaces(BLOCKS), range(len(remote)), remote)
     assert found.slot is None
     assert len(found.spans) == len(remote)
 
 
 def test_a_slot_is_used_again_once_nothing_is_in_flight():
-    arrivals = Arrivals(BLOCKS)
+    arrivals = WordPlaces(BLOCKS)
     found = [
         landing(arrivals, range(i * MANY, (i + 1) * MANY), scattered(MANY))
         for i in range(SLOTS + 1)
@@ -81,7 +81,7 @@ def test_a_slot_is_used_again_once_nothing_is_in_flight():
 
 
 def test_a_word_that_was_not_written_shows():
-    arrivals = Arrivals(BLOCKS)
+    arrivals = WordPlaces(BLOCKS)
     arrivals.words[:] = 1
     for count in (3, MANY):
         found = landing(arrivals, range(count), scattered(count))

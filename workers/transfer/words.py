@@ -26,12 +26,12 @@ class Landing:
 
     spans: Spans
     places: Blocks
-    """Index of each block's word in `Arrivals.words`."""
+    """Index of each block's word in `WordPlaces.words`."""
     slot: int | None
 
 
 @dataclass(slots=True)
-class Arrivals:
+class WordPlaces:
     """Of a pool of `blocks` blocks: a place for each one's word, then `SLOTS` slots. Registered once, never moved."""
 
     blocks: int
