@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tercet.kernels.packed_kv import SCALE_BYTES, Codes, check
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.kernels.softmax_rule import SoftmaxRule
 
@@ -55,6 +56,42 @@ def packed_linear(
     """`x W^T + bias` for a weight packed as `[panels, K / s, panel, s]`, computed in fp32."""
     weight_NK = packed.transpose(1, 2).flatten(2).flatten(0, 1)[:columns]
     return F.linear(x_MK.float(), weight_NK.float(), bias_N).to(x_MK.dtype)
+
+
+def pack_kv(
+    pages_BGE: torch.Tensor, blocks_N: torch.Tensor, packed_NX: torch.Tensor, codes: Codes
+) -> None:
+    """Each group divided by its scale, so that its largest element becomes the largest code. See `packed_kv`."""
+    groups, _ = check(pages_BGE, blocks_N, packed_NX)
+    x_NGE = pages_BGE[blocks_N].float()
+    most_NG1 = x_NGE.abs().amax(-1, keepdim=True)
+    scale_NG1 = torch.where(most_NG1 > 1e-30, most_NG1 * (1 / codes.largest), 0.0)
+    inverse_NG1 = torch.where(scale_NG1 > 0, 1 / scale_NG1, 0.0)
+    y_NGE = (x_NGE * inverse_NG1).clamp(-codes.largest, codes.largest)
+    code_NGE = (
+        y_NGE.round().to(torch.int8) if codes is Codes.INT8 else y_NGE.to(torch.float8_e4m3fn)
+    )
+    packed_NX[:, : SCALE_BYTES * groups] = scale_NG1.flatten(1).view(torch.uint8)
+    packed_NX[:, SCALE_BYTES * groups :] = code_NGE.flatten(1).view(torch.uint8)
+
+
+def unpack_kv(
+    pages_BGE: torch.Tensor, blocks_N: torch.Tensor, packed_NX: torch.Tensor, codes: Codes
+) -> None:
+    """The inverse, as far as one byte an element can tell."""
+    groups, elements = check(pages_BGE, blocks_N, packed_NX)
+    scale_NG = packed_NX[:, : SCALE_BYTES * groups].contiguous().view(torch.float32)
+    kind = torch.int8 if codes is Codes.INT8 else torch.float8_e4m3fn
+    code_NGE = packed_NX[:, SCALE_BYTES * groups :].contiguous().view(kind)
+    x_NGE = code_NGE.view(-1, groups, elements).float() * scale_NG[..., None]
+    pages_BGE[blocks_N] = x_NGE.to(pages_BGE.dtype)
+
+
+class ReferenceKvCodec:
+    """A `KvCodec` of the two."""
+
+    pack = staticmethod(pack_kv)
+    unpack = staticmethod(unpack_kv)
 
 
 def _attend(

@@ -51,14 +51,14 @@ class KvPool:
         self.device = device or torch.device("cpu")
         shape = (blocks, *geometry.block_shape)
         if self.device.type == "cpu":
-            memory = _zeroed_pages(blocks * geometry.block_bytes)
+            memory = zeroed_pages(blocks * geometry.block_bytes)
             self.tensor = torch.frombuffer(memory, dtype=geometry.dtype)[
                 : blocks * geometry.block_bytes // geometry.dtype.itemsize
             ].view(shape)
         else:
             self.tensor = torch.zeros(shape, dtype=geometry.dtype, device=self.device)
         self.generations: npt.NDArray[np.uint64] = np.frombuffer(
-            _zeroed_pages(blocks * 8), dtype=np.uint64, count=blocks
+            zeroed_pages(blocks * 8), dtype=np.uint64, count=blocks
         )
 
     @property
@@ -84,7 +84,7 @@ class KvPool:
         return int(self.generations.ctypes.data)
 
 
-def _zeroed_pages(nbytes: int) -> mmap.mmap:
+def zeroed_pages(nbytes: int) -> mmap.mmap:
     """Anonymous zeroed memory, page-aligned and resident; it lives as long as any tensor or array over it.
 
     Huge pages, where the system grants them on request, spare attention 5 % of its time at long contexts.

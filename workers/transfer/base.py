@@ -6,15 +6,18 @@ pull that misses its deadline is reported as failed *and in flight*; its local b
 until `Settled`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import KvRegion
+from tercet.workers.transfer.codec_choice import Codec
 
 HOST = -1
 """Device number of host memory."""
@@ -51,6 +54,8 @@ class PullJob(msgspec.Struct, frozen=True):
     remote_blocks: tuple[BlockId, ...]
     local_blocks: tuple[BlockId, ...]
     generations: tuple[int, ...]
+    codec: Codec = Codec.NONE
+    """Unless `NONE`, `remote_blocks` and `generations` are those of the peer's staging memory, where blocks lie packed."""
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -61,8 +66,12 @@ class Pulled(msgspec.Struct, frozen=True):
 
     job: JobId
     bytes: int
+    """That travelled; fewer than the blocks have if they were packed."""
     seconds: float
-    """From the first post to the last check."""
+    """From the first post to the last check, and to the end of unpacking."""
+    codec: Codec = Codec.NONE
+    decode_s: float = 0.0
+    """Of `seconds`: unpacking."""
 
 
 class PullFailed(msgspec.Struct, frozen=True):
@@ -97,8 +106,8 @@ class Transfer(Protocol):
         """Pulls accepted and not over, quarantined ones included."""
         ...
 
-    def add_peer(self, peer: str, region: KvRegion) -> None:
-        """Make a peer known under its agent's name, `worker:incarnation`; idempotent."""
+    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
+        """Make a peer known under its agent's name, `worker:incarnation`; idempotent. `staged` is its memory for packed blocks."""
         ...
 
     def remove_peer(self, peer: str) -> None:
@@ -114,15 +123,34 @@ class Transfer(Protocol):
         ...
 
 
+class Decoder(Protocol):
+    """Turns packed blocks into blocks of our pool; used by the transfer's thread only."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where packed blocks are read into."""
+        ...
+
+    def take(self, count: int) -> tuple[BlockId, ...] | None:
+        """So many places of `memory`, kept until `give_back`; None when there are not enough."""
+        ...
+
+    def give_back(self, slots: Iterable[BlockId]) -> None:
+        """Nothing is read into these places any more."""
+        ...
+
+    def decode(self, slots: Sequence[BlockId], blocks: Sequence[BlockId], codec: Codec) -> None:
+        """Fill `blocks[i]` with what lies packed in `slots[i]`; done when it returns."""
+        ...
+
+
 # ---- backends --------------------------------------------------------------------------------------------------------
 
 
-class Span(NamedTuple):
-    """One contiguous copy: addresses and length in bytes."""
-
-    local: int
-    remote: int
-    length: int
+Words = npt.NDArray[np.uint64]
+"""Generation words, or addresses and lengths in bytes."""
+Spans = Words
+"""Shape [copies, 3]: local address, remote address and length of each contiguous copy."""
 
 
 class Kind(Enum):
@@ -156,7 +184,7 @@ class Agent(Protocol):
         """Only when no read from this peer is in flight."""
         ...
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> Read:
+    def read(self, peer: str, kind: Kind, spans: Spans) -> Read:
         """Post one read; raises `TransferFailed` when nothing was posted."""
         ...
 
@@ -172,6 +200,8 @@ class Agent(Protocol):
 class OpenAgent(Protocol):
     """Creates a backend's agent on the thread that will own it."""
 
-    def __call__(self, name: str, memory: Memory, arrivals_address: int) -> Agent:
-        """`arrivals_address`: one uint64 a block, where generation words are read to."""
+    def __call__(
+        self, name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+    ) -> Agent:
+        """`arrivals`: where generation words are read to; outlives the agent. `staging`: further memory to read from and into."""
         ...

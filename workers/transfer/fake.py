@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tercet.clock import MonotonicClock
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import Kind, Memory, OpenAgent, Span
+from tercet.workers.transfer.base import Kind, Memory, OpenAgent, Spans, Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class FakeNetwork:
     def backend(self) -> OpenAgent:
         """Agents on this network."""
 
-        def open_agent(name: str, memory: Memory, arrivals_address: int) -> FakeAgent:
+        def open_agent(
+            name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+        ) -> FakeAgent:
             return FakeAgent(name, memory, self)
 
         return open_agent
@@ -69,7 +71,7 @@ class FakeAgent:
     def remove_peer(self, peer: str) -> None:
         self._peers.remove(peer)
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> "FakeRead":
+    def read(self, peer: str, kind: Kind, spans: Spans) -> "FakeRead":
         assert peer in self._peers, f"{peer} was not introduced"
         if peer not in self._network.members:
             raise TransferFailed(f"reading from {peer}: disconnected")
@@ -86,9 +88,7 @@ class FakeAgent:
 class FakeRead:
     """Copies when its time has come, in one go."""
 
-    def __init__(
-        self, network: FakeNetwork, peer: str, spans: Sequence[Span], fault: Fault
-    ) -> None:
+    def __init__(self, network: FakeNetwork, peer: str, spans: Spans, fault: Fault) -> None:
         self._network = network
         self._peer = peer
         self._spans = spans
@@ -103,8 +103,8 @@ class FakeRead:
             raise TransferFailed(self._fault.failure)
         if self._peer not in self._network.members:
             raise TransferFailed(f"reading from {self._peer}: disconnected")
-        for span in self._spans:
-            ctypes.memmove(span.local, span.remote, span.length)
+        for local, remote, length in self._spans.tolist():
+            ctypes.memmove(local, remote, length)
         if self._fault.meanwhile is not None:
             self._fault.meanwhile()
         return True

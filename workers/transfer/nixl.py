@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import HOST, Kind, Memory, OpenAgent, Span
-from tercet.workers.transfer.pull import WORD_BYTES
+from tercet.workers.transfer.base import HOST, Kind, Memory, OpenAgent, Spans, Words
+from tercet.workers.transfer.words import WORD_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +29,6 @@ _ENVIRONMENT = {
     "UCX_TCP_KEEPCNT": "3",
 }
 """Read by UCX and NIXL when they are loaded; what an operator has set wins."""
-
-
-_Words = npt.NDArray[np.uint64]
 
 
 class _Handle(Protocol):
@@ -53,7 +49,7 @@ class _Nixl(Protocol):
     def add_remote_agent(self, metadata: bytes) -> bytes: ...
     def make_connection(self, remote_agent: str) -> None: ...
     def remove_remote_agent(self, agent: str) -> None: ...
-    def get_xfer_descs(self, descs: _Words, mem_type: str) -> _Descriptors: ...
+    def get_xfer_descs(self, descs: Words, mem_type: str) -> _Descriptors: ...
     def initialize_xfer(
         self, operation: str, local: _Descriptors, remote: _Descriptors, agent: str
     ) -> _Handle: ...
@@ -100,33 +96,42 @@ def nixl_backend(config: TransferConfig) -> OpenAgent:
         )
     )
 
-    def open_agent(name: str, memory: Memory, arrivals_address: int) -> NixlAgent:
+    def open_agent(
+        name: str, memory: Memory, arrivals: Words, staging: Sequence[Memory]
+    ) -> NixlAgent:
         with errors.mapped(f"opening NIXL agent {name}"):
             settings = api.nixl_agent_config(enable_prog_thread=False, backends=["UCX"])
             agent: _Nixl = api.nixl_agent(name, settings)
-            return NixlAgent(agent, errors, memory, arrivals_address)
+            return NixlAgent(agent, errors, memory, arrivals, staging)
 
     return open_agent
 
 
 class NixlAgent:
-    """An `Agent` over one NIXL agent with the UCX backend. The pool and both word arrays are registered once."""
+    """An `Agent` over one NIXL agent with the UCX backend. All memory is registered once."""
 
     def __init__(
-        self, agent: _Nixl, errors: _Errors, memory: Memory, arrivals_address: int
+        self,
+        agent: _Nixl,
+        errors: _Errors,
+        memory: Memory,
+        arrivals: Words,
+        staging: Sequence[Memory],
     ) -> None:
         self._nixl: _Nixl | None = agent
         self._errors = errors
         self._device = memory.device
         self._regions: dict[str, KvRegion] = {}
-        words = memory.blocks * WORD_BYTES
-        pool = (memory.address, memory.blocks * memory.block_bytes, max(memory.device, 0), "")
+        words = [(arrivals.ctypes.data, arrivals.nbytes, 0, "")]
+        blocks = []
+        for each in (memory, *staging):
+            assert each.device == memory.device, "packed blocks lie where blocks lie"
+            words.append((each.generation_address, each.blocks * WORD_BYTES, 0, ""))
+            size = each.blocks * each.block_bytes
+            blocks.append((each.address, size, max(each.device, 0), ""))
         self._registered = [
-            agent.register_memory([pool], _memory_type(memory.device)),
-            agent.register_memory(
-                [(memory.generation_address, words, 0, ""), (arrivals_address, words, 0, "")],
-                "DRAM",
-            ),
+            agent.register_memory(blocks, _memory_type(memory.device)),
+            agent.register_memory(words, "DRAM"),
         ]
         self._metadata = agent.get_agent_metadata()
 
@@ -156,17 +161,16 @@ class NixlAgent:
         except TransferFailed as exc:
             logger.warning("%s", exc)  # a dead peer; nothing of it is left that could be used
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> "NixlRead":
+    def read(self, peer: str, kind: Kind, spans: Spans) -> "NixlRead":
         device = self._regions[peer].device if kind is Kind.BLOCKS else HOST
         own_device = self._device if kind is Kind.BLOCKS else HOST
-        rows = np.array(spans, dtype=np.uint64)
         agent = self._agent
         with self._errors.mapped(f"reading from {peer}"):
             local = agent.get_xfer_descs(
-                _descriptors(rows[:, (0, 2)], own_device), _memory_type(own_device)
+                _descriptors(spans[:, 0], spans[:, 2], own_device), _memory_type(own_device)
             )
             remote = agent.get_xfer_descs(
-                _descriptors(rows[:, (1, 2)], device), _memory_type(device)
+                _descriptors(spans[:, 1], spans[:, 2], device), _memory_type(device)
             )
             handle = agent.initialize_xfer("READ", local, remote, peer)
         return NixlRead(agent, self._errors, handle, peer)
@@ -220,9 +224,8 @@ def _memory_type(device: int) -> str:
     return "DRAM" if device == HOST else "VRAM"
 
 
-def _descriptors(address_and_length: _Words, device: int) -> _Words:
+def _descriptors(addresses: Words, lengths: Words, device: int) -> Words:
     """C-contiguous rows of `[address, length, device]`."""
-    rows = np.empty((len(address_and_length), 3), dtype=np.uint64)
-    rows[:, :2] = address_and_length
-    rows[:, 2] = max(device, 0)
+    rows = np.empty((len(addresses), 3), dtype=np.uint64)
+    rows[:, 0], rows[:, 1], rows[:, 2] = addresses, lengths, max(device, 0)
     return rows

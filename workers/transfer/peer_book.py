@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Peer:
     region: KvRegion
+    staged: KvRegion | None
     introduced: bool = False
     """The agent knows it."""
     reads: int = 0
@@ -27,13 +28,13 @@ class PeerBook:
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
 
-    def add(self, agent: Agent, name: str, region: KvRegion) -> None:
+    def add(self, agent: Agent, name: str, region: KvRegion, staged: KvRegion | None) -> None:
         """Idempotent; takes back an earlier `remove` that has not happened yet.
 
         The agent is told at once, so that the first pull need not wait for connections to be made. Should that fail it is
         tried again then.
         """
-        peer = self._peers.setdefault(name, _Peer(region))
+        peer = self._peers.setdefault(name, _Peer(region, staged))
         peer.leaving = False
         try:
             self.introduce(agent, name)
@@ -46,13 +47,16 @@ class PeerBook:
             self._peers[name].leaving = True
             self._part(agent, name)
 
-    def begin_read(self, name: str) -> KvRegion:
-        """Keep the peer known for one read; raises `TransferFailed` when it is unknown or leaving."""
+    def begin_read(self, name: str, *, packed: bool) -> KvRegion:
+        """Keep the peer known for one read from the region returned; raises `TransferFailed` when it is unknown or leaving."""
         peer = self._peers.get(name)
         if peer is None or peer.leaving:
             raise TransferFailed(f"{name} is not known here")
+        region = peer.staged if packed else peer.region
+        if region is None:
+            raise TransferFailed(f"{name} has no packed blocks")
         peer.reads += 1
-        return peer.region
+        return region
 
     def introduce(self, agent: Agent, name: str) -> None:
         """Make sure the agent knows the peer; raises `TransferFailed` when it cannot be reached."""

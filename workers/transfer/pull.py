@@ -1,43 +1,16 @@
 """One pull: read the blocks, then the generation words, then compare. Knows no thread and no backend."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.errors import TransferFailed
 from tercet.ids import BlockId
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import Agent, Kind, Memory, PullJob, Read, Span
-
-WORD_BYTES = 8
-
-Arrivals = npt.NDArray[np.uint64]
-"""Shape [blocks]: where the word that belongs to our block `i` is read to."""
-
-
-class Run(NamedTuple):
-    """`length` blocks that are neighbours on both sides."""
-
-    local: int
-    remote: int
-    length: int
-
-
-def runs(local_blocks: Sequence[BlockId], remote_blocks: Sequence[BlockId]) -> list[Run]:
-    """Fewest copies that move `remote_blocks[i]` to `local_blocks[i]`: descriptors cost more than bytes."""
-    found: list[Run] = []
-    for local, remote in zip(local_blocks, remote_blocks, strict=True):
-        if found and found[-1].local + found[-1].length == local:
-            last = found[-1]
-            if last.remote + last.length == remote:
-                found[-1] = last._replace(length=last.length + 1)
-                continue
-        found.append(Run(local, remote, 1))
-    return found
+from tercet.workers.transfer.base import Agent, Kind, Memory, PullJob, Read
+from tercet.workers.transfer.runs import Blocks, Runs, numbers, runs
+from tercet.workers.transfer.words import Landing, WordPlaces, spans
 
 
 class Phase(Enum):
@@ -52,16 +25,29 @@ class Pull:
 
     job: PullJob
     memory: Memory
+    """The pool, or, for packed blocks, where they are read into; `region` is its counterpart."""
     region: KvRegion
-    arrivals: Arrivals
+    arrivals: WordPlaces
+    slots: tuple[BlockId, ...] = ()
+    """Of `memory`, for packed blocks."""
+    first_place: int = 0
+    """Of `memory`'s own places among the arrivals."""
     deadline_s: float = 0.0
     started_s: float = 0.0
     phase: Phase = Phase.BLOCKS
     read: Read | None = None
+    local: Blocks = field(init=False)
+    remote: Blocks = field(init=False)
+    runs: Runs = field(init=False)
+    landing: Landing | None = None
+
+    def __post_init__(self) -> None:
+        self.local = numbers(self.slots or self.job.local_blocks)
+        self.remote = numbers(self.job.remote_blocks)
 
     @property
     def bytes(self) -> int:
-        return len(self.job.local_blocks) * self.memory.block_bytes
+        return len(self.local) * self.memory.block_bytes
 
     @property
     def was_stale(self) -> bool:
@@ -70,30 +56,27 @@ class Pull:
 
     def check(self) -> None:
         """Raises `TransferFailed` when the job names memory that is not there."""
-        job = self.job
-        if not len(job.local_blocks) == len(job.remote_blocks) == len(job.generations) > 0:
+        local, remote = self.local, self.remote
+        if not len(local) == len(remote) == len(self.job.generations) > 0:
             raise TransferFailed("a pull needs as many blocks here as there, and a word for each")
         if self.region.block_bytes != self.memory.block_bytes:
             raise TransferFailed(
                 f"blocks of {self.region.block_bytes} bytes do not fit {self.memory.block_bytes}"
             )
-        if not 0 <= min(job.remote_blocks) <= max(job.remote_blocks) < self.region.blocks:
+        # As unsigned numbers, negative ones are too large as well.
+        if not (remote.view(np.uint64) < self.region.blocks).all():
             raise TransferFailed(f"the peer has {self.region.blocks} blocks only")
-        assert 0 <= min(job.local_blocks) <= max(job.local_blocks) < self.memory.blocks, job
+        assert (local.view(np.uint64) < self.memory.blocks).all(), self.job
 
     def start(self, agent: Agent) -> None:
         """Post the read of the blocks; raises `TransferFailed` with nothing in flight."""
-        memory, region = self.memory, self.region
-        size = memory.block_bytes
-        spans = [
-            Span(
-                memory.address + run.local * size,
-                region.base + run.remote * size,
-                run.length * size,
-            )
-            for run in runs(self.job.local_blocks, self.job.remote_blocks)
-        ]
-        self.read = agent.read(self.job.peer, Kind.BLOCKS, spans)
+        self.runs = found = runs(self.local, self.remote)
+        memory = self.memory
+        copies = spans(
+            memory.address, found.local, self.region.base, found.remote, found.length,
+            memory.block_bytes,
+        )  # fmt: skip
+        self.read = agent.read(self.job.peer, Kind.BLOCKS, copies)
 
     def advance(self, agent: Agent) -> bool:
         """One look at what is in flight; True when all is here and verified. Raises `TransferFailed`, read ended."""
@@ -120,28 +103,31 @@ class Pull:
         try:
             ended = self.read.done()
         except TransferFailed:
-            self.read = None
+            self._let_go()
             raise
         if ended:
-            self.read = None
+            self._let_go()
         return ended
 
+    def _let_go(self) -> None:
+        self.read = None
+        if self.landing is not None:
+            self.arrivals.leave(self.landing)
+
     def _read_words(self, agent: Agent) -> None:
-        # Generations start at 1, so a word that was not written shows.
-        self.arrivals[list(self.job.local_blocks)] = 0
-        to, there = self.arrivals.ctypes.data, self.region.generation_base
-        spans = [
-            Span(
-                to + run.local * WORD_BYTES,
-                there + run.remote * WORD_BYTES,
-                run.length * WORD_BYTES,
-            )
-            for run in runs(self.job.local_blocks, self.job.remote_blocks)
-        ]
-        self.read = agent.read(self.job.peer, Kind.WORDS, spans)
+        places, at = self.local + self.first_place, self.runs.local + self.first_place
+        self.landing = self.arrivals.land(
+            places, self.remote, self.runs._replace(local=at), self.region.generation_base
+        )
+        try:
+            self.read = agent.read(self.job.peer, Kind.WORDS, self.landing.spans)
+        except TransferFailed:
+            self._let_go()
+            raise
 
     def _compare(self) -> None:
-        words = self.arrivals[list(self.job.local_blocks)]
+        assert self.landing is not None
+        words = self.arrivals.words[self.landing.places]
         stale = int(np.count_nonzero(words != np.array(self.job.generations, dtype=np.uint64)))
         if stale:
             raise TransferFailed(f"{stale} of {len(words)} blocks were reused while they were read")

@@ -6,11 +6,10 @@ for our peers' sake as well: over TCP they read from us only while we poll.
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-
-import numpy as np
 
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import TransferConfig
@@ -18,6 +17,7 @@ from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
 from tercet.workers.transfer.base import (
     Agent,
+    Decoder,
     Deliver,
     Memory,
     OpenAgent,
@@ -26,22 +26,25 @@ from tercet.workers.transfer.base import (
     PullJob,
     Settled,
 )
+from tercet.workers.transfer.codec_choice import Codec
+from tercet.workers.transfer.pace import Pace
 from tercet.workers.transfer.peer_book import PeerBook
-from tercet.workers.transfer.pull import Arrivals, Pull
+from tercet.workers.transfer.pull import Pull
+from tercet.workers.transfer.words import WordPlaces
 
 logger = logging.getLogger(__name__)
 
 READS_MAX = 8
 """Pulls posted at once from one peer; further ones wait their turn, and their deadline starts when they are posted."""
-ACTIVE_PAUSE_S = 0.0002
-WATCHFUL_PAUSE_S = 0.002
-IDLE_PAUSE_S = 0.010
 STOP_WAIT_S = 1.0
 """How long `stop` lets reads in flight end by themselves before it ends them with the agent."""
 
 
 class TransferThread:
-    """A `Transfer` over any backend. `deliver` gets its events, `crashed` any exception that is a bug; both on its thread."""
+    """A `Transfer` over any backend. `deliver` gets its events, `crashed` any exception that is a bug; both on its thread.
+
+    With a `decoder` packed blocks can be pulled; with `staging`, memory of ours where blocks lie packed, peers can do so.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,8 @@ class TransferThread:
         deliver: Deliver,
         crashed: Callable[[BaseException], None],
         clock: Clock | None = None,
+        decoder: Decoder | None = None,
+        staging: Memory | None = None,
     ) -> None:
         self._name = name
         self._memory = memory
@@ -60,7 +65,9 @@ class TransferThread:
         self._deliver = deliver
         self._crashed = crashed
         self._clock = clock or MonotonicClock()
-        self._arrivals: Arrivals = np.zeros(memory.blocks, dtype=np.uint64)
+        self._decoder = decoder
+        self._staging = staging
+        self._arrivals = WordPlaces(memory.blocks + (decoder.memory.blocks if decoder else 0))
         self._commands: SimpleQueue[Callable[[Agent], None]] = SimpleQueue()
         self._wake = threading.Event()
         self._stop_by_s: float | None = None
@@ -69,6 +76,7 @@ class TransferThread:
         self._over = 0
         self._accept_lock = threading.Lock()
         self._peers = PeerBook()
+        self._pace = Pace()
         self._queued: deque[Pull] = deque()
         self._active: list[Pull] = []
         self._lingering: list[Pull] = []
@@ -103,8 +111,15 @@ class TransferThread:
     def unsettled(self) -> int:
         return self._accepted - self._over
 
-    def add_peer(self, peer: str, region: KvRegion) -> None:
-        self._command(lambda agent: self._peers.add(agent, peer, region))
+    @property
+    def staged(self) -> KvRegion | None:
+        """What peers need to read packed blocks from us."""
+        if self._staging is None:
+            return None
+        return self._describe(self._staging, self.region.agent)
+
+    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
+        self._command(lambda agent: self._peers.add(agent, peer, region, staged))
 
     def remove_peer(self, peer: str) -> None:
         self._command(lambda agent: self._peers.remove(agent, peer))
@@ -112,10 +127,13 @@ class TransferThread:
     def pull(self, job: PullJob) -> None:
         with self._accept_lock:
             self._accepted += 1
-        self._command(lambda agent: self._accept(job))
+        self._command(lambda agent: self._accept(agent, job))
 
     def expect_readers(self, readers: int) -> None:
+        first = readers > 0 and not self._readers
         self._readers = readers
+        if first:  # it may be about to sleep as long as when there are none
+            self._wake.set()
 
     def _command(self, command: Callable[[Agent], None]) -> None:
         self._commands.put(command)
@@ -125,15 +143,20 @@ class TransferThread:
 
     def _main(self) -> None:
         try:
-            agent = self._open_agent(self._name, self._memory, self._arrivals.ctypes.data)
+            staging = [self._staging] if self._staging else []
+            if self._decoder is not None:
+                staging.append(self._decoder.memory)
+            agent = self._open_agent(self._name, self._memory, self._arrivals.words, staging)
         except BaseException as exc:
             self._opened.put(exc)
             return
-        self._opened.put(self._describe(agent))
+        self._opened.put(self._describe(self._memory, agent.metadata))
         try:
             while not self._finished():
-                self._wake.wait(self._pause_s())
-                self._wake.clear()
+                pause_s = self._pause_s()
+                if pause_s:
+                    self._wake.wait(pause_s)
+                    self._wake.clear()
                 self._turn(agent)
         except BaseException as exc:
             self._crashed(exc)
@@ -142,10 +165,10 @@ class TransferThread:
                 pulls.clear()  # reads know the agent, which must not outlive this thread
             agent.close()
 
-    def _describe(self, agent: Agent) -> KvRegion:
-        memory = self._memory
+    @staticmethod
+    def _describe(memory: Memory, metadata: bytes) -> KvRegion:
         return KvRegion(
-            agent.metadata,
+            metadata,
             memory.address,
             memory.block_bytes,
             memory.blocks,
@@ -159,9 +182,9 @@ class TransferThread:
         return not self.unsettled or self._clock.now_s() >= self._stop_by_s
 
     def _pause_s(self) -> float:
-        if self._active:
-            return ACTIVE_PAUSE_S
-        return WATCHFUL_PAUSE_S if self._readers or self._lingering else IDLE_PAUSE_S
+        return self._pace.next_pause_s(
+            reading=bool(self._active), watchful=bool(self._readers or self._lingering)
+        )
 
     def _turn(self, agent: Agent) -> None:
         """Everything there is to do now: commands, new reads, the reads in flight, our peers' reads."""
@@ -173,9 +196,11 @@ class TransferThread:
             command(agent)
         while (pull := self._next()) is not None:
             self._start(agent, pull)
+        began_cpu_s = time.thread_time()
+        agent.progress()
+        self._pace.looked(time.thread_time() - began_cpu_s)
         self._active = [pull for pull in self._active if self._still_active(agent, pull)]
         self._lingering = [pull for pull in self._lingering if self._still_lingering(agent, pull)]
-        agent.progress()
 
     def _next(self) -> Pull | None:
         """The first in the queue whose peer has a place left: one that does not answer holds up nobody else's pulls."""
@@ -186,13 +211,25 @@ class TransferThread:
                 return pull
         return None
 
-    def _accept(self, job: PullJob) -> None:
+    def _accept(self, agent: Agent, job: PullJob) -> None:
+        packed = job.codec is not Codec.NONE
         try:
-            region = self._peers.begin_read(job.peer)
+            region = self._peers.begin_read(job.peer, packed=packed)
         except TransferFailed as exc:
             self._fail(job, str(exc))
             return
-        self._queued.append(Pull(job, self._memory, region, self._arrivals))
+        if not packed:
+            self._queued.append(Pull(job, self._memory, region, self._arrivals))
+            return
+        decoder, first_place = self._decoder, self._memory.blocks
+        assert decoder is not None, f"{job.id} is packed, which nobody here can unpack"
+        slots = decoder.take(len(job.local_blocks))
+        if slots is None:
+            self._peers.end_read(agent, job.peer, failed=False)
+            self._fail(job, "no room to unpack so many blocks")
+            return
+        pull = Pull(job, decoder.memory, region, self._arrivals, slots, first_place)
+        self._queued.append(pull)
 
     def _start(self, agent: Agent, pull: Pull) -> None:
         peer = pull.job.peer
@@ -203,26 +240,27 @@ class TransferThread:
             allowed_s = self._config.wait_s + pull.bytes / self._config.expected_bytes_per_s
             pull.deadline_s = pull.started_s + allowed_s
             pull.start(agent)
+            self._pace.expect()
         except TransferFailed as exc:
-            self._peers.end_read(agent, peer, failed=True)
+            self._end(agent, pull, failed=True)
             self._fail(pull.job, str(exc))
             return
         self._active.append(pull)
 
     def _still_active(self, agent: Agent, pull: Pull) -> bool:
-        job = pull.job
+        job, phase = pull.job, pull.phase
         try:
             done = pull.advance(agent)
         except TransferFailed as exc:
-            self._peers.end_read(agent, job.peer, failed=not pull.was_stale)
+            self._end(agent, pull, failed=not pull.was_stale)
             self._fail(job, str(exc))
             return False
-        taken_s = self._clock.now_s() - pull.started_s
         if done:
-            self._peers.end_read(agent, job.peer, failed=False)
-            self._over += 1
-            self._deliver(Pulled(job.id, pull.bytes, taken_s))
+            self._finish(agent, pull)
             return False
+        if pull.phase is not phase:
+            self._pace.expect()
+        taken_s = self._clock.now_s() - pull.started_s
         if self._clock.now_s() < pull.deadline_s:
             return True
         logger.warning("%s: a read from %s is late; its blocks go to quarantine", job.id, job.peer)
@@ -230,13 +268,30 @@ class TransferThread:
         self._deliver(PullFailed(job.id, f"not here after {taken_s:.1f} s", in_flight=True))
         return False
 
+    def _finish(self, agent: Agent, pull: Pull) -> None:
+        job, read_s = pull.job, self._clock.now_s() - pull.started_s
+        taken_s = read_s
+        if pull.slots:
+            assert self._decoder is not None
+            self._decoder.decode(pull.slots, job.local_blocks, job.codec)
+            taken_s = self._clock.now_s() - pull.started_s
+        self._end(agent, pull, failed=False)
+        self._over += 1
+        self._deliver(Pulled(job.id, pull.bytes, taken_s, job.codec, taken_s - read_s))
+
     def _still_lingering(self, agent: Agent, pull: Pull) -> bool:
         if not pull.linger():
             return True
-        self._peers.end_read(agent, pull.job.peer, failed=True)
+        self._end(agent, pull, failed=True)
         self._over += 1
         self._deliver(Settled(pull.job.id))
         return False
+
+    def _end(self, agent: Agent, pull: Pull, *, failed: bool) -> None:
+        """Nothing of this pull is in flight any more, or nothing ever was."""
+        if self._decoder is not None:
+            self._decoder.give_back(pull.slots)
+        self._peers.end_read(agent, pull.job.peer, failed=failed)
 
     def _fail(self, job: PullJob, reason: str) -> None:
         self._over += 1

@@ -89,12 +89,17 @@ def network() -> FakeNetwork:
 
 
 @pytest.fixture(params=["fake", "nixl"])
-def pair(request: pytest.FixtureRequest, network: FakeNetwork) -> Iterator[Pair]:
+def open_agent(request: pytest.FixtureRequest, network: FakeNetwork) -> OpenAgent:
     backend: Callable[[], OpenAgent] = {
         "fake": network.backend,
         "nixl": lambda: nixl_backend(CONFIG),
     }[request.param]
-    yield from _ending(Pair(backend(), network))
+    return backend()
+
+
+@pytest.fixture
+def pair(open_agent: OpenAgent, network: FakeNetwork) -> Iterator[Pair]:
+    yield from _ending(Pair(open_agent, network))
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_a_peer_is_not_forgotten_under_a_read_in_flight(faulty, network):
 
 
 def test_an_agent_that_cannot_be_opened_fails_the_start():
-    def refuse(name, memory, arrivals_address):
+    def refuse(name, memory, arrivals, staging):
         raise TransferFailed("no such device")
 
     thread = TransferThread("x:1", Memory(0, 1, 1, 0), TransferConfig(), refuse, print, print)
