@@ -41,5 +41,7 @@ MOVES: dict[Phase, frozenset[Phase]] = {
 NEEDS_SOURCE = frozenset({P.ALONE, P.PREFILLING, P.BINDING, P.MOVING, P.LEAVING})
 MAY_HAVE_SOURCE = NEEDS_SOURCE | {P.DECODING}
 HAS_DESTINATION = frozenset({P.MOVING, P.DECODING, P.LEAVING})
+PULLED = frozenset({P.MOVING, P.LEAVING})
+"""A source has it, and a destination pulls."""
 MOVABLE = frozenset({P.ALONE, P.DECODING})
 """One worker has it and is not about to give it away."""

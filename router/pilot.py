@@ -8,6 +8,7 @@ from tercet.clock import Clock
 from tercet.errors import MoveRefused, RequestFailed, TercetError, Unavailable
 from tercet.ids import WorkerId
 from tercet.request import FinishReason, TokenLogprobs
+from tercet.router.custody import Custody
 from tercet.router.dispatch import Dispatch
 from tercet.router.door import Ticket
 from tercet.router.events import (
@@ -158,28 +159,15 @@ class Pilot:
         self._sink.begun()
 
     @property
-    def owner(self) -> Endpoint | None:
-        """The worker that could give the request to another one now; None while none could."""
-        return self._flight.owner
-
-    @property
-    def leaving(self) -> Endpoint | None:
-        """The worker that is giving it to another one; None while none is."""
-        source = self._flight.legs.source
-        return source.worker if source and self._flight.phase is Phase.LEAVING else None
-
-    @property
-    def queued_at(self) -> Endpoint | None:
-        """The worker in whose queue it waits, as far as is known."""
-        source = self._flight.legs.source
-        waits = self._flight.phase is Phase.PREFILLING and source is not None
-        return source.worker if source is not None and waits else None
+    def custody(self) -> Custody:
+        """Who has the request; to be read only."""
+        return self._flight.custody
 
     def relocate(self, to: WorkerId | None = None) -> Endpoint:
         """Have another worker take the request over while it runs; returns which. Raises `MoveRefused`, nothing changed."""
-        owner = self._flight.owner
+        owner = self.custody.owner
         if owner is None:
-            raise MoveRefused(f"it is {self._flight.phase} now; only what decodes can be moved")
+            raise MoveRefused(f"it is {self.custody.phase} now; only what decodes can be moved")
         if owner.worker == to:
             raise MoveRefused(f"it is at {to} already")
         output_tokens, now_s = len(self._flight.log.tokens), self._clock.now_s()

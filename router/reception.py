@@ -211,11 +211,11 @@ class Reception:
     def _evacuate(self, worker: Endpoint) -> None:
         """Nobody is to be left on that worker: who waits in its queue begins elsewhere, who runs moves, a few at a time."""
         pilots = list(self._pilots.values())
-        places = EVACUATING_MAX - sum(pilot.leaving == worker for pilot in pilots)
+        places = EVACUATING_MAX - sum(pilot.custody.leaving == worker for pilot in pilots)
         for pilot in pilots:
-            if pilot.queued_at == worker:
+            if pilot.custody.queued_at == worker:
                 pilot.handle(Unseated())
-            elif places > 0 and pilot.owner == worker:
+            elif places > 0 and pilot.custody.owner == worker:
                 try:
                     pilot.relocate()
                 except MoveRefused:

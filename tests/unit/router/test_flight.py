@@ -335,7 +335,7 @@ def test_a_destination_that_refuses_after_the_source_is_lost_costs_a_replay() ->
         Closed(D),
         ChooseWorker(),
     ]
-    assert flight.epoch == 2
+    assert flight.custody.epoch == 2
 
 
 def test_a_worker_that_gave_up_is_not_asked_next() -> None:
@@ -537,12 +537,12 @@ def some_tokens(world: World, a: int, b: int) -> Event:
     index = max(0, known - a % 3)
     values = TRUTH[index : index + 1 + b % 3]
     done = index + len(values) == len(TRUTH)
-    number = max(0, world.flight.epoch + a % 4 - 1)
+    number = max(0, world.flight.custody.epoch + a % 4 - 1)
     return tokens(number, index, *values, finish=FinishReason.LENGTH if done else None)
 
 
 def some_epoch(world: World, a: int) -> Epoch:
-    return epoch(max(0, world.flight.epoch + a % 3 - 1))
+    return epoch(max(0, world.flight.custody.epoch + a % 3 - 1))
 
 
 MOVES: tuple[Move, ...] = (
@@ -557,7 +557,7 @@ MOVES: tuple[Move, ...] = (
     lambda world, a, b: Waited(),
     lambda world, a, b: Joined(),
     door_opens,
-    lambda world, a, b: tokens(world.flight.epoch, len(world.delivered) + 2, 666),
+    lambda world, a, b: tokens(world.flight.custody.epoch, len(world.delivered) + 2, 666),
 )
 
 STEPS = st.lists(
@@ -599,7 +599,7 @@ def test_a_running_request_is_given_to_another_worker_with_the_log_so_far() -> N
     assert flight.handle(tokens(0, 1, 11)) == [Deliver([11])], "it runs on meanwhile"
     assert flight.handle(HandedOff(R, epoch(0), USAGE)) == [Bill(USAGE, True), Moved(D), Closed(D)]
     assert flight.handle(tokens(1, 1, 11, 12)) == [Prefilled(D2), Deliver([12])]
-    assert flight.owner == D2
+    assert flight.custody.owner == D2
 
 
 def test_the_destination_may_be_heard_before_the_source_has_let_go() -> None:
