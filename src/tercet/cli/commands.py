@@ -15,6 +15,7 @@ from rich.console import Console
 from tercet import __version__, config_file
 from tercet.cli.complaints import complain, told
 from tercet.cli.finding import find
+from tercet.cli.moving import move_call
 from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
 from tercet.cli.simulate import simulate
@@ -126,6 +127,32 @@ def why(
             Console().print(*(part for one in answers.known for part in story(one)), sep="\n")
         for silent in answers.silent:
             complain(f"a front door did not answer, {silent}")
+
+
+@app.command()
+def move(
+    request: Annotated[
+        str,
+        typer.Argument(
+            help="An answer's `id`, x-request-id or request_id; `-0`, `-1` for one choice, else all of them move."
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", help="A decode worker; the routing policy's choice if not given.")
+    ] = "",
+    name: Name = "",
+    address: Address = "",
+    run_dir: RunDir = None,
+) -> None:
+    """Move a running request to another worker; its client notices a short pause at most. Exit code 1 if it stayed."""
+    with told():
+        with find(name, address, RunBook(run_dir)) as controller:
+            doors = controller.status().front_doors
+        endings = move_call(doors, request, to)
+    for ending in endings:
+        print(ending)
+    if not all(ending.moved for ending in endings):
+        raise typer.Exit(1)
 
 
 @app.command()
