@@ -17,6 +17,14 @@ class StartWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Have the worker emptied; answered by `Drained`, or `WorkerLost`. It is not in the membership published last."""
+
+    worker: WorkerId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
 class StopWorker:
     """Make sure that the worker ends; answered by `Stopped`. With `graceful` it is asked before it is killed."""
 
@@ -40,4 +48,4 @@ class Publish:
     membership: Membership
 
 
-Command = StartWorker | StopWorker | KillWorker | Publish
+Command = StartWorker | DrainWorker | StopWorker | KillWorker | Publish

@@ -25,6 +25,8 @@ class Desired:
 
     prefill: int
     decode: int
+    at_once: bool = False
+    """Whoever is too many is stopped with what it has, and not drained: there is nobody who could take it."""
 
     def of(self, role: Role) -> int:
         return self.prefill if role is Role.PREFILL else self.decode
@@ -64,6 +66,23 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """This life of the worker is to end once nothing runs on it any more; where it is wanted, another one follows."""
+
+    worker: WorkerId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A worker that was to be drained has nothing left, or, for too long, what `left` says."""
+
+    worker: WorkerId
+    incarnation: Incarnation
+    left: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A worker that was told to stop is gone."""
 
@@ -84,5 +103,15 @@ class Tick:
 
 
 Event = (
-    Found | Desired | Placed | WorkerUp | StartFailed | WorkerLost | Stopped | VersionSeen | Tick
+    Found
+    | Desired
+    | Placed
+    | WorkerUp
+    | StartFailed
+    | WorkerLost
+    | Drain
+    | Drained
+    | Stopped
+    | VersionSeen
+    | Tick
 )

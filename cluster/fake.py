@@ -2,14 +2,15 @@
 
 import asyncio
 
+from tercet.cluster.events import Desired
 from tercet.cluster.fleet import Lodger
 from tercet.cluster.placement import Node, Room
 from tercet.cluster.seat import seat_role
-from tercet.cluster.status import ProcessFigures
+from tercet.cluster.status import ProcessFigures, WorkerFigures
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import Endpoint
+from tercet.wire import Endpoint, LoadFigures
 
 
 class FakeProcess:
@@ -26,6 +27,9 @@ class FakeProcess:
         """When set, health checks are answered with this reason."""
         self.hung = False
         """When set, nothing is answered any more."""
+        self.running = 0
+        """Requests that it says it runs."""
+        self.draining = False
         self.place = asyncio.Event()
         self.dead = asyncio.Event()
         self.stopped = False
@@ -60,7 +64,23 @@ class FakeProcess:
 
     async def figures(self) -> ProcessFigures:
         await self._answer()
-        return ProcessFigures(pid=4711)
+        load = LoadFigures(
+            role=seat_role(self.worker),
+            waiting=0,
+            running=self.running,
+            holding=0,
+            pulling=0,
+            pending_prefill_tokens=0,
+            context_tokens=0,
+            blocks_total=1024,
+            blocks_used=0,
+            draining=self.draining,
+        )
+        return ProcessFigures(pid=4711, worker=WorkerFigures(load=load))
+
+    async def drain(self) -> None:
+        await self._answer()
+        self.draining = True
 
     async def stop(self) -> None:
         await self._answer()
@@ -90,6 +110,8 @@ class FakeFleet:
         """Reserved, whether or not somebody sits there."""
         self.full = False
         self.refuses_start = ""
+        self.wished: Desired | None = None
+        """Outlives supervisors."""
 
     @property
     def living(self) -> list[FakeProcess]:
@@ -108,6 +130,12 @@ class FakeFleet:
     async def found(self) -> list[Lodger]:
         self.places &= {p.incarnation for p in self.living}
         return [Lodger(p.worker, p.incarnation, p) for p in self.living]
+
+    async def wish(self) -> Desired | None:
+        return self.wished
+
+    async def remember(self, wish: Desired | None) -> None:
+        self.wished = wish
 
     async def room(self) -> Room:
         return Room([Node({"CPU": 0.5}, {})], {"CPU": 0.5})

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+from tercet.cluster.events import Desired
 from tercet.cluster.placement import Room
 from tercet.cluster.status import ProcessFigures
 from tercet.ids import Incarnation, WorkerId
@@ -29,6 +30,9 @@ class WorkerProcess(Protocol):
 
     async def figures(self) -> ProcessFigures: ...
 
+    async def drain(self) -> None:
+        """Want no more work, and to be rid of what it has; its figures tell how far it is."""
+
     async def stop(self) -> None:
         """End in good order."""
 
@@ -52,6 +56,12 @@ class Fleet(Protocol):
 
     async def found(self) -> list[Lodger]:
         """Every worker process of this cluster that lives, whoever started it. Places of the others are freed."""
+
+    async def wish(self) -> Desired | None:
+        """What was remembered last, by whichever controller of this cluster."""
+
+    async def remember(self, wish: Desired | None) -> None:
+        """Keep this for controllers to come; None when there will be none."""
 
     async def room(self) -> Room:
         """The living nodes, and what is free on them."""

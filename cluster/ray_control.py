@@ -13,7 +13,7 @@ from tercet.cluster.controller import Controller
 from tercet.cluster.ray_runtime import NAMESPACE
 from tercet.cluster.status import ClusterStatus
 from tercet.config import ClusterConfig
-from tercet.errors import TercetError, Unavailable
+from tercet.errors import OptionError, TercetError, Unavailable
 
 CALL_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 30.0
@@ -79,6 +79,16 @@ class ControllerHandle:
     def status(self) -> ClusterStatus:
         return msgspec.msgpack.decode(self._ask("status", CALL_TIMEOUT_S), type=ClusterStatus)
 
+    def drain(self, worker: str) -> None:
+        """Have a worker emptied, then replaced where it is wanted; returns once that has begun. Raises OptionError."""
+        if reason := self._ask("drain", CALL_TIMEOUT_S, worker):
+            raise OptionError(worker, reason)
+
+    def scale(self, prefill: int | None, decode: int | None) -> None:
+        """Have so many workers from now on, None leaves a pool as it is; returns once that has begun. Raises OptionError."""
+        if reason := self._ask("scale", CALL_TIMEOUT_S, prefill, decode):
+            raise OptionError("scale", reason)
+
     def shutdown(self) -> None:
         """Stop every worker, then the controller."""
         try:
@@ -86,13 +96,14 @@ class ControllerHandle:
         finally:
             ray.kill(self._actor, no_restart=True)
 
-    def _ask(self, method: str, timeout_s: float) -> Any:
+    def _ask(self, method: str, timeout_s: float, *arguments: str | int | None) -> Any:
         """Call the controller; waits for one that is being restarted. Raises Unavailable."""
         deadline_s = time.monotonic() + timeout_s
         while True:
             left_s = deadline_s - time.monotonic()
             try:
-                return ray.get(getattr(self._actor, method).remote(), timeout=max(left_s, 0.0))
+                answer = getattr(self._actor, method).remote(*arguments)
+                return ray.get(answer, timeout=max(left_s, 0.0))
             except GetTimeoutError as exc:
                 raise Unavailable("the controller does not answer", RESTART_S) from exc
             except RayActorError as exc:

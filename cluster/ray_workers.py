@@ -17,10 +17,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from tercet.cluster.events import Desired
 from tercet.cluster.fleet import Lodger
 from tercet.cluster.placement import Bundle, Node, Room
 from tercet.cluster.ray_places import give_up, reserve, reserved
 from tercet.cluster.ray_runtime import NAMESPACE
+from tercet.cluster.ray_wish import RayWish
 from tercet.cluster.seat import seat_role
 from tercet.cluster.status import ProcessFigures
 from tercet.config import ClusterConfig
@@ -51,6 +53,7 @@ class WorkerActor(Protocol):
     async def status(self) -> bytes:
         """Figures with the field names of `ProcessFigures`."""
 
+    async def drain(self) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -81,6 +84,9 @@ class RayWorker:
         encoded = await _answer(self._actor.status.remote())
         return msgspec.msgpack.decode(encoded, type=ProcessFigures)
 
+    async def drain(self) -> None:
+        await _answer(self._actor.drain.remote())
+
     async def stop(self) -> None:
         await _answer(self._actor.stop.remote())
 
@@ -101,6 +107,7 @@ class RayFleet:
         self._worker_class = worker_class
         self._run_dir = run_dir
         self._prefix = f"tercet-worker:{config.name}:"
+        self._wish = RayWish(config.name, self._encoded)
 
     def start(self, worker: WorkerId, role: Role, incarnation: Incarnation) -> RayWorker:
         name, bundle = (
@@ -123,6 +130,15 @@ class RayFleet:
 
     async def found(self) -> list[Lodger]:
         return await asyncio.to_thread(self._found)
+
+    async def wish(self) -> Desired | None:
+        return await asyncio.to_thread(self._wish.read)
+
+    async def remember(self, wish: Desired | None) -> None:
+        if wish is None:
+            await asyncio.to_thread(self._wish.clear)
+        else:
+            await asyncio.to_thread(self._wish.write, wish)
 
     async def room(self) -> Room:
         nodes, free = await asyncio.gather(

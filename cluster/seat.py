@@ -1,11 +1,11 @@
 """One seat in a pool and the life of whoever sits in it: which moves are legal, and when a failed worker is tried again.
 
-PENDING ──► STARTING ──► UP          PENDING   Ray is looking for a place
-   │           │         │           STARTING  the process runs and loads its model
-   ├───────────┼─────────┤           UP        published to the front doors
-   ▼           ▼         ▼           BACKOFF   failed; waits until `due_s`, then PENDING again
-BACKOFF (lost, failed)   │           STOPPING  told to stop; the seat is empty afterwards
-STOPPING (not wanted) ◄──┘
+PENDING ──► STARTING ──► UP ──► DRAINING    PENDING   Ray is looking for a place
+   │           │         │         │        STARTING  the process runs and loads its model
+   ├───────────┼─────────┼─────────┤        UP        published to the front doors
+   ▼           ▼         ▼         ▼        DRAINING  not published; the front doors move away what it has
+BACKOFF (lost, failed)             │        BACKOFF   failed; waits until `due_s`, then PENDING again
+STOPPING (not wanted, drained) ◄───┘        STOPPING  told to stop; the seat is empty afterwards
 """
 
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ class Phase(StrEnum):
     PENDING = "pending"
     STARTING = "starting"
     UP = "up"
+    DRAINING = "draining"
     BACKOFF = "backoff"
     STOPPING = "stopping"
 
@@ -39,6 +40,9 @@ LEGAL = frozenset(
         (Phase.STARTING, Phase.BACKOFF),
         (Phase.STARTING, Phase.STOPPING),
         (Phase.UP, Phase.BACKOFF),
+        (Phase.UP, Phase.DRAINING),
+        (Phase.DRAINING, Phase.BACKOFF),
+        (Phase.DRAINING, Phase.STOPPING),
         (Phase.UP, Phase.STOPPING),
         (Phase.BACKOFF, Phase.PENDING),
     }

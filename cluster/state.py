@@ -7,9 +7,18 @@ same reconciliation runs, so that what is done next depends on what is, not on t
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tercet.cluster.commands import Command, KillWorker, Publish, StartWorker, StopWorker
+from tercet.cluster.commands import (
+    Command,
+    DrainWorker,
+    KillWorker,
+    Publish,
+    StartWorker,
+    StopWorker,
+)
 from tercet.cluster.events import (
     Desired,
+    Drain,
+    Drained,
     Event,
     Found,
     Placed,
@@ -43,7 +52,8 @@ class ClusterState:
         self._control = control
         self._version = version
         self._new_incarnation = new_incarnation
-        self._desired: Desired | None = None
+        self.desired: Desired | None = None
+        """The wish that is to be met."""
 
     @property
     def wake_at_s(self) -> float | None:
@@ -75,14 +85,14 @@ class ClusterState:
             case Found():
                 yield from self._adopt(event, now_s)
             case Desired():
-                self._desired = event
+                self.desired = event
             case VersionSeen(version):
                 self._version = max(self._version, version)
             case Tick():
                 pass
             case WorkerUp(endpoint):
                 self._up(endpoint, now_s)
-            case Placed() | StartFailed() | WorkerLost() | Stopped():
+            case Placed() | StartFailed() | WorkerLost() | Drain() | Drained() | Stopped():
                 yield from self._life(event, now_s)
 
     def _adopt(self, found: Found, now_s: float) -> Iterator[Command]:
@@ -109,7 +119,9 @@ class ClusterState:
         self._tell(now_s, seat.worker, f"up at {endpoint.host}:{endpoint.port}")
 
     def _life(
-        self, event: Placed | StartFailed | WorkerLost | Stopped, now_s: float
+        self,
+        event: Placed | StartFailed | WorkerLost | Drain | Drained | Stopped,
+        now_s: float,
     ) -> Iterator[Command]:
         seat = self._seat(event.worker, event.incarnation)
         if seat is None:
@@ -118,12 +130,17 @@ class ClusterState:
             case Placed(), Phase.PENDING:
                 seat.move(Phase.STARTING, now_s)
                 self._tell(now_s, seat.worker, f"starting as {seat.incarnation}")
+            case Drain(), Phase.UP:
+                yield self._drain(seat, now_s)
+            case Drained(left=left), Phase.DRAINING:
+                told = f"stopped with {left}, after its time to drain" if left else "drained"
+                yield self._stop(seat, told, now_s)
             case Stopped(), Phase.STOPPING:
                 del self.seats[seat.worker]
                 self._tell(now_s, seat.worker, "stopped")
             case (
                 StartFailed(reason=reason) | WorkerLost(reason=reason),
-                Phase.PENDING | Phase.STARTING | Phase.UP,
+                Phase.PENDING | Phase.STARTING | Phase.UP | Phase.DRAINING,
             ):
                 seat.fail(reason, self._control, now_s)
                 self._tell(now_s, seat.worker, f"lost ({reason}), failure {seat.failures} in a row")
@@ -137,30 +154,50 @@ class ClusterState:
     # ---- reconciliation ----------------------------------------------------------------------------------------------
 
     def _reconcile(self, now_s: float) -> Iterator[Command]:
-        if self._desired is None:
+        if self.desired is None:
             return
         for worker, seat in list(self.seats.items()):
-            wanted = seat_index(worker) < self._desired.of(seat_role(worker))
-            if wanted and seat.phase is Phase.BACKOFF and seat.due_s <= now_s:
+            wanted = seat_index(worker) < self.desired.of(seat_role(worker))
+            if not wanted:
+                yield from self._dismiss(seat, self.desired.at_once, now_s)
+            elif seat.phase is Phase.BACKOFF and seat.due_s <= now_s:
                 seat.retry(self._new_incarnation(), now_s)
                 yield StartWorker(worker, seat.role, seat.incarnation)
-            elif not wanted and seat.phase is Phase.BACKOFF:
-                del self.seats[worker]
-            elif not wanted and seat.phase is not Phase.STOPPING:
-                graceful = seat.phase is Phase.UP
-                seat.move(Phase.STOPPING, now_s)
-                self._tell(now_s, worker, "not wanted any more")
-                yield StopWorker(worker, seat.incarnation, graceful)
         for role in Role:
-            for index in range(self._desired.of(role)):
+            for index in range(self.desired.of(role)):
                 worker = seat_name(role, index)
                 if worker not in self.seats:
                     seat = Seat(worker, self._new_incarnation(), now_s)
                     self.seats[worker] = seat
                     yield StartWorker(worker, role, seat.incarnation)
 
+    def _dismiss(self, seat: Seat, at_once: bool, now_s: float) -> Iterator[Command]:
+        """Nobody is wanted in this seat."""
+        match seat.phase:
+            case Phase.BACKOFF:
+                del self.seats[seat.worker]
+            case Phase.STOPPING:
+                pass
+            case Phase.UP if not at_once:
+                yield self._drain(seat, now_s)
+            case Phase.DRAINING if not at_once:
+                pass
+            case _:
+                yield self._stop(seat, "not wanted any more", now_s)
+
+    def _drain(self, seat: Seat, now_s: float) -> Command:
+        seat.move(Phase.DRAINING, now_s)
+        self._tell(now_s, seat.worker, "is to be drained")
+        return DrainWorker(seat.worker, seat.incarnation)
+
+    def _stop(self, seat: Seat, why: str, now_s: float) -> Command:
+        graceful = seat.phase in (Phase.UP, Phase.DRAINING)
+        seat.move(Phase.STOPPING, now_s)
+        self._tell(now_s, seat.worker, why)
+        return StopWorker(seat.worker, seat.incarnation, graceful)
+
     def _publication(self) -> Iterator[Command]:
-        if self._desired is None:
+        if self.desired is None:
             return
         last, endpoints = self.membership, self._endpoints()
         if last is not None and last.workers == endpoints and last.version == self._version:

@@ -27,6 +27,20 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     recomputed: int = 0
     """Hand-offs since the start whose KV did not arrive and was computed here."""
 
+    @property
+    def left(self) -> str:
+        """What it has of anybody's requests, in words; empty when there is nothing."""
+        load = self.load
+        counts = (
+            (load.waiting, "waiting"),
+            (load.running, "running"),
+            (load.holding, "held"),
+            (load.pulling, "being pulled"),
+            (self.departures, "leaving"),
+            (self.arrivals, "arriving"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in counts if count)
+
 
 class ProcessFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker's process says about itself."""
@@ -44,7 +58,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     incarnation: Incarnation
     address: str = ""
-    """`host:port` while it is up."""
+    """`host:port` while it is up, and not to be drained."""
     phase_s: float
     """Seconds since the last change of phase."""
     restarts: int = 0
@@ -54,7 +68,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why the last life ended, or what keeps Ray from placing this one."""
     figures: ProcessFigures | None = None
-    """None when the worker is not up, or did not answer in time."""
+    """None when the worker neither is up nor drains, or did not answer in time."""
 
 
 class FrontDoorReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +83,8 @@ class FrontDoorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that got no place, since its start."""
     workers: int = 0
     """Workers it has a session with."""
+    busy: tuple[Incarnation, ...] = ()
+    """The lives of workers that may have requests of this front door."""
     membership_version: int = 0
     pid: int = 0
     ttft_accuracy: Accuracy = Accuracy()

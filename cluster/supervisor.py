@@ -5,11 +5,22 @@ timer turns time into ticks. Knows processes only through `Fleet`; it decides no
 """
 
 import asyncio
+from collections.abc import Iterable
 
 from tercet.clock import Clock
-from tercet.cluster.commands import Command, KillWorker, Publish, StartWorker, StopWorker
+from tercet.cluster.commands import (
+    Command,
+    DrainWorker,
+    KillWorker,
+    Publish,
+    StartWorker,
+    StopWorker,
+)
+from tercet.cluster.drainage import drained
 from tercet.cluster.events import (
     Desired,
+    Drain,
+    Drained,
     Event,
     Found,
     Placed,
@@ -21,7 +32,9 @@ from tercet.cluster.events import (
     WorkerUp,
 )
 from tercet.cluster.fleet import Fleet, Lodger, WorkerProcess
+from tercet.cluster.front_doors import FrontDoors
 from tercet.cluster.placement import Bundle, Room, shortage
+from tercet.cluster.refusals import why_not_drain, why_not_scale
 from tercet.cluster.seat import Phase, Seat, seat_order
 from tercet.cluster.state import ClusterState
 from tercet.cluster.status import ProcessFigures, WorkerReport
@@ -39,12 +52,18 @@ class Supervisor:
     """Owner of the state, the watches and the timer, for as long as `run` runs."""
 
     def __init__(
-        self, config: ClusterConfig, fleet: Fleet, state: ClusterState, clock: Clock
+        self,
+        config: ClusterConfig,
+        fleet: Fleet,
+        state: ClusterState,
+        clock: Clock,
+        doors: FrontDoors,
     ) -> None:
         self.state = state
         self._config = config
         self._fleet = fleet
         self._clock = clock
+        self._doors = doors
         self._processes: dict[Incarnation, WorkerProcess] = {}
         self._group: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
@@ -68,9 +87,32 @@ class Supervisor:
     async def shutdown(self) -> None:
         """Stop every worker; returns when all are gone, at most a little later than `STOP_TIMEOUT_S`."""
         await self._adopted.wait()
-        self._post(Desired(0, 0))
+        await self._fleet.remember(None)
+        self._post(Desired(0, 0, at_once=True))
         while self.state.seats:
             await self._changed.wait()
+
+    async def drain(self, worker: WorkerId) -> str:
+        """Have a worker emptied, then replaced; returns why not, or nothing once that has begun."""
+        await self._adopted.wait()
+        reason = why_not_drain(self.state, worker)
+        if not reason:
+            self._post(Drain(worker, self.state.seats[worker].incarnation))
+        return reason
+
+    async def scale(self, prefill: int | None, decode: int | None) -> str:
+        """Have so many workers from now on, None leaves a pool as it is; returns why not, or nothing once that has begun."""
+        await self._adopted.wait()
+        now = self.state.desired
+        assert now is not None, "adopted"
+        wish = Desired(
+            now.prefill if prefill is None else prefill, now.decode if decode is None else decode
+        )
+        reason = why_not_scale(self._config.pools, wish.prefill, wish.decode)
+        if not reason:
+            await self._fleet.remember(wish)
+            self._post(wish)
+        return reason
 
     async def membership(self, after_version: int, wait_s: float) -> Membership | None:
         """The membership as soon as it is newer than `after_version`; None when `wait_s` passes without news."""
@@ -87,7 +129,7 @@ class Supervisor:
     async def reports(self) -> list[WorkerReport]:
         """What there is to say about every seat; bounded by `FIGURES_TIMEOUT_S`."""
         seats = sorted(self.state.seats.values(), key=seat_order)
-        figures = await asyncio.gather(*(self._figures(seat) for seat in seats))
+        figures = await self._all_figures(seats)
         pending = any(seat.phase is Phase.PENDING for seat in seats)
         room = await self._fleet.room() if pending else Room((), {})
         reports = []
@@ -114,6 +156,9 @@ class Supervisor:
                 process = self._fleet.start(worker, role, incarnation)
                 self._processes[incarnation] = process
                 self._group.create_task(self._watch(Lodger(worker, incarnation, process)))
+            case DrainWorker(worker, incarnation):
+                process = self._processes[incarnation]
+                self._group.create_task(self._drain(Lodger(worker, incarnation, process)))
             case StopWorker(worker, incarnation, graceful):
                 self._group.create_task(self._stop(worker, incarnation, graceful))
             case KillWorker(_, incarnation):
@@ -146,7 +191,12 @@ class Supervisor:
                 since = Phase.STARTING if endpoint is None else Phase.UP
                 self._group.create_task(self._watch(lodger, since))
         pools = self._config.pools
-        self._post(Desired(pools.prefill.replicas, pools.decode.replicas))
+        wish = await self._fleet.wish()
+        self._post(wish or Desired(pools.prefill.replicas, pools.decode.replicas))
+        seats = list(self.state.seats.values())
+        for seat, figures in zip(seats, await self._all_figures(seats), strict=True):
+            if figures is not None and figures.worker is not None and figures.worker.load.draining:
+                self._post(Drain(seat.worker, seat.incarnation))
         self._adopted.set()
 
     async def _watch(self, lodger: Lodger, since: Phase = Phase.PENDING) -> None:
@@ -187,6 +237,21 @@ class Supervisor:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
 
+    async def _drain(self, lodger: Lodger) -> None:
+        worker, incarnation, process = lodger
+        last = self.state.membership
+        assert last is not None, "whoever drains was left out of it"
+        limit_s = self._config.control.drain_timeout_s
+        try:
+            left = await drained(
+                process, lambda: self._doors.use(incarnation, last.version), limit_s
+            )
+        except PeerLost:
+            return  # the watch tells
+        except PeerRefused as exc:
+            left = f"what it has, since it cannot be drained ({exc})"
+        self._post(Drained(worker, incarnation, left))
+
     async def _stop(self, worker: WorkerId, incarnation: Incarnation, graceful: bool) -> None:
         process = self._processes.pop(incarnation)
         try:
@@ -206,9 +271,12 @@ class Supervisor:
         except (TimeoutError, PeerLost, PeerRefused):
             return None
 
+    async def _all_figures(self, seats: Iterable[Seat]) -> list[ProcessFigures | None]:
+        return await asyncio.gather(*(self._figures(seat) for seat in seats))
+
     async def _figures(self, seat: Seat) -> ProcessFigures | None:
         process = self._processes.get(seat.incarnation)
-        if process is None or seat.phase is not Phase.UP:
+        if process is None or seat.phase not in (Phase.UP, Phase.DRAINING):
             return None
         try:
             async with asyncio.timeout(FIGURES_TIMEOUT_S):

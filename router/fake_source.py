@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from tercet.clock import Clock, MonotonicClock
 from tercet.config import LimitsConfig
-from tercet.errors import TercetError
-from tercet.ids import FrontDoorId, Incarnation, WorkerId
+from tercet.errors import MoveRefused, TercetError
+from tercet.ids import FrontDoorId, Incarnation, RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
 from tercet.router.history import History
@@ -129,6 +129,9 @@ class FakeSource:
     gate: asyncio.Event | None = None
     """Every generation waits for it after its first piece."""
     ready: bool = True
+    stays: str = ""
+    """Why no request can be moved; empty where they can."""
+    relocated: list[tuple[RequestId, WorkerId | None]] = field(default_factory=list)
     active: int = 0
     """Generations that hold a place."""
     specs: list[RequestSpec] = field(default_factory=list)
@@ -168,6 +171,13 @@ class FakeSource:
             self.active -= 1
             self.history.add(stream.record)
             self.metrics.ended(stream.record)
+
+    def relocate(self, request: RequestId, to: WorkerId | None = None) -> WorkerId:
+        """Notes who shall go where, unless it is to say no."""
+        if self.stays:
+            raise MoveRefused(self.stays)
+        self.relocated.append((request, to))
+        return to or WORKER.worker
 
     def status(self) -> FrontDoorStatus:
         return FrontDoorStatus(

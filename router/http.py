@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from tercet.clock import unix_time_s
 from tercet.errors import InvalidRequest, TercetError
-from tercet.ids import new_request_id
+from tercet.ids import WorkerId, new_request_id
 from tercet.router.answer import Answer
 from tercet.router.call import NAME_CHARS_MAX, TENANT, BodyTooLarge, Call
 from tercet.router.explanation import EXPLAIN, asks_for_route, no_single, not_remembered
@@ -25,6 +25,7 @@ from tercet.router.openai_calls import chat_call, completion_call, decode
 from tercet.router.openai_replies import ChatFormat, Head, PlainFormat, ReplyFormat, ReplyWriter
 from tercet.router.openai_types import Body, ChatBody, CompletionBody
 from tercet.router.problems import Problem, problem_of, problem_of_status
+from tercet.router.relocation import MoveBody
 from tercet.router.service import Service
 
 GetService = Callable[[], Service]
@@ -127,6 +128,20 @@ def _add_operator_routes(api: FastAPI, get_service: GetService) -> None:
         if len(explanation.requests) != 1:
             return _refuse(problem_of_status(404, no_single(request_id, explanation)))
         return _json(explanation.requests[0])
+
+    @api.post("/tercet/requests/{request_id:path}/move")
+    async def move(request_id: str, request: Request) -> Response:
+        service = get_service()
+        body = await _read_body(request, service.body_bytes_max)
+        to = decode(body, MoveBody).to if body else ""
+        relocation = service.move(request_id, WorkerId(to) if to else None)
+        if not relocation.is_known:
+            told = not_remembered(request_id, service.explain(request_id))
+            return _refuse(problem_of_status(404, told))
+        if not relocation.has_begun:
+            told = "; ".join(f"{order.request}: {order.reason}" for order in relocation.moves)
+            return _refuse(problem_of_status(409, told))
+        return _json(relocation, 202)
 
 
 def _add_refusals(api: FastAPI) -> None:

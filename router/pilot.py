@@ -91,7 +91,9 @@ class Desk(Protocol):
 
     def busy(self, worker: Endpoint, retry_after_s: float) -> None: ...
     def prefilled(self, worker: Endpoint) -> None: ...
-    def moved(self, source: Endpoint) -> None: ...
+    def moved(self, source: Endpoint) -> None:
+        """The worker has given the request away."""
+
     def generated(self, ticket: Ticket, tokens: int) -> None: ...
 
 
@@ -200,7 +202,8 @@ class Pilot:
                     errand.slot.strike(worker)
                 case Moved(source, reason):
                     self._tally.moved(reason, self._clock.now_s())
-                    desk.moved(source)
+                    if not reason:
+                        desk.moved(source)
                 case Busy(worker, retry_after_s):
                     desk.busy(worker, retry_after_s)
                     self._refused_by(worker)

@@ -157,7 +157,8 @@ class Reception:
         self._arm()
 
     def moved(self, source: Endpoint) -> None:
-        """A live move is over, one way or the other: the next one may begin."""
+        """A live move has succeeded: the next one may begin. After one that did not, the worker's next report is the occasion,
+        or a destination that is full would be asked without end."""
         if self._seating.is_left(source):
             self._timers.call_later(0.0, self._evacuate, source)
 

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from tercet.errors import TercetError, UnknownModel
-from tercet.ids import RequestId
+from tercet.ids import RequestId, WorkerId
 from tercet.pb import tercet_pb2 as pb
 from tercet.pb import tercet_pb2_grpc
 from tercet.router.call import TENANT, Call
@@ -98,6 +98,16 @@ class _Tercet(tercet_pb2_grpc.TercetServicer):
         except Exception as error:
             await self._abort(context, error)
         return pb.ExplainResponse(explanation=msgspec.json.encode(explanation).decode())
+
+    async def Move(
+        self, request: pb.MoveRequest, context: grpc.aio.ServicerContext
+    ) -> pb.MoveResponse:
+        to = WorkerId(request.to) if request.to else None
+        try:
+            relocation = self._service.move(request.request_id, to)
+        except Exception as error:
+            await self._abort(context, error)
+        return pb.MoveResponse(relocation=msgspec.json.encode(relocation).decode())
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext

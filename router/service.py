@@ -11,8 +11,8 @@ from typing import Self
 
 from tercet.clock import unix_time_s
 from tercet.config import ClusterConfig
-from tercet.errors import Cancelled, InvalidRequest, Overloaded, UnknownModel
-from tercet.ids import RequestId
+from tercet.errors import Cancelled, InvalidRequest, MoveRefused, Overloaded, UnknownModel
+from tercet.ids import RequestId, WorkerId
 from tercet.role import Role
 from tercet.router.call import Call
 from tercet.router.call_book import CallBook
@@ -23,6 +23,7 @@ from tercet.router.explanation import Explanation
 from tercet.router.history import RECORDS_MAX
 from tercet.router.preparation import ModelCard, Preparation
 from tercet.router.record import RequestRecord
+from tercet.router.relocation import MoveOrder, Relocation
 from tercet.router.source import TokenSource
 from tercet.router.tokenizer import Tokenizer
 
@@ -38,15 +39,19 @@ class _Place:
     completion: Completion | None = None
     cancelled: bool = False
 
-    def found(self, name: str) -> list[RequestRecord | None]:
-        """Those of its requests that are meant by the call's id, by its client's name for it or by their own id; None
-        stands for one that has no worker yet."""
-        records = self.completion.records if self.completion is not None else {}
+    def meant(self, name: str) -> list[tuple[int, RequestId]]:
+        """Those of its requests that are meant by the call's id, by its client's name for it or by their own id, by choice."""
+        call = self.call
         return [
-            records.get(index)
-            for index, request in enumerate(self.call.requests)
-            if name in (self.call.id, self.call.name, request)
+            (index, request)
+            for index, request in enumerate(call.requests)
+            if name in (call.id, call.name, request)
         ]
+
+    def found(self, name: str) -> list[RequestRecord | None]:
+        """What is known of those that are meant; None stands for one that has no worker yet."""
+        records = self.completion.records if self.completion is not None else {}
+        return [records.get(index) for index, _ in self.meant(name)]
 
 
 class Service:
@@ -144,6 +149,26 @@ class Service:
         if place.completion is not None:
             place.completion.cancel()
         return True
+
+    def move(self, name: str, to: WorkerId | None) -> Relocation:
+        """Have what runs of a call, or one of its requests, taken over by another worker, `to` or one that suits it."""
+        if not name:
+            raise InvalidRequest("request_id", "is required")
+        running = [request for place in self._places.values() for _, request in place.meant(name)]
+        orders = [self._move(request, to) for request in running]
+        if not running:
+            orders = [
+                MoveOrder(request=record.request, reason="it has ended")
+                for record in self.explain(name).requests
+            ]
+        return Relocation(front_door=self.source.status().front_door, moves=tuple(orders))
+
+    def _move(self, request: RequestId, to: WorkerId | None) -> MoveOrder:
+        try:
+            return MoveOrder(request=request, to=self.source.relocate(request, to))
+        except MoveRefused as exc:
+            reason = str(exc) if exc.known else "it has no worker yet, or has ended"
+            return MoveOrder(request=request, reason=reason)
 
     def explain(self, name: str) -> Explanation:
         """All that is known here of a call by its id or its client's name for it, or of one request by its own id."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from tercet.ids import RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.router.history import History
 from tercet.router.meter import Meter
@@ -56,6 +57,13 @@ class TokenSource(Protocol):
         session: str = "",
         tenant: str = "",
     ) -> AbstractAsyncContextManager[TokenStream]: ...
+
+    def relocate(self, request: RequestId, to: WorkerId | None = None) -> WorkerId:
+        """Have a request that runs taken over by another worker, `to` or one that suits it; returns which.
+
+        Raises MoveRefused, with nothing changed.
+        """
+        ...
 
     @property
     def history(self) -> History:

@@ -51,6 +51,8 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
     quarantined_blocks: int
     retained_blocks: int
     leases: int
+    draining: bool = False
+    """It wants no more work, and to be rid of what it has."""
 
 
 class FrontDoorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,9 @@ class FrontDoorStatus(msgspec.Struct, frozen=True, kw_only=True):
     def ready(self) -> bool:
         """Whether a request could be served now: at least one decode worker may be asked."""
         return any(
-            seen.role is Role.DECODE and seen.connected and not seen.retired and not seen.suspect
+            seen.role is Role.DECODE
+            and seen.connected
+            and not (seen.retired or seen.draining or seen.suspect)
             for seen in self.workers
         )
 
@@ -108,4 +112,5 @@ def worker_seen(session: Session, view: WorkerView) -> WorkerSeen:
         quarantined_blocks=report.quarantined_blocks,
         retained_blocks=report.retained_blocks,
         leases=report.leases,
+        draining=report.draining,
     )

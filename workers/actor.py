@@ -73,6 +73,10 @@ class WorkerActor:
         up_s = time.monotonic() - self._up_since_s
         return msgspec.msgpack.encode(ProcessStatus(os.getpid(), up_s, self._worker.status()))
 
+    async def drain(self) -> None:
+        """Want no more work, and to be rid of what it has; callable once started."""
+        self._worker.drain()
+
     async def stop(self) -> None:
         """End the worker in good order; the process is its caller's to kill."""
         await self._worker.stop()

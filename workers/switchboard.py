@@ -40,6 +40,7 @@ class Switchboard:
         self._clock = clock
         self._renew_s = config.transfer.renew_s
         self._renewed_s = clock.now_s()
+        self._draining = False
         self.sessions = Sessions(self)
         self.departures = Departures(config.transfer.lease_s)
         self.readers = Readers(self.departures, engine, transfer, self.sessions, clock)
@@ -116,6 +117,11 @@ class Switchboard:
             self.arrivals.renew()
         self.sessions.broadcast(self.report(role))
 
+    def drain(self, role: Role) -> None:
+        """From now on every report says that the worker wants to be rid of what it has; the first one goes out at once."""
+        self._draining = True
+        self.sessions.broadcast(self.report(role))
+
     def report(self, role: Role) -> wire.LoadReport:
         load, pulls = self._engine.load, self.arrivals.figures
         return wire.LoadReport(
@@ -139,6 +145,7 @@ class Switchboard:
             block_bytes=self._transfer.region.block_bytes,
             retained_blocks=load.retained_blocks,
             front_doors=len(self.sessions.relay),
+            draining=self._draining,
         )
 
     async def close(self) -> None:

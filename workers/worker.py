@@ -134,6 +134,11 @@ class Worker:
         if self._over is not None and self._over.done():
             self._over.result()
 
+    def drain(self) -> None:
+        """Ask every front door to take away what it has here, and to send no more; callable once started. Idempotent."""
+        assert self._board is not None, "not started"
+        self._board.drain(self._role)
+
     async def stop(self) -> None:
         """End links, tasks and threads; leaves nothing behind. Idempotent."""
         if self._beating is not None:

@@ -230,6 +230,9 @@ class ControlConfig(Section, frozen=True, kw_only=True):
     """Delay before the second restart in a row; doubles up to `restart_backoff_s_max`."""
     restart_backoff_s_max: Seconds = 30.0
     start_timeout_s: Seconds = 300.0
+    drain_timeout_s: Seconds = 60.0
+    """A worker that is to be drained is stopped after so long with what it still has, which then begins anew elsewhere. Raise it
+    where the other workers are often too full to take over what runs there."""
     step_timeout_s: Seconds = 60.0
     """A worker whose engine sits in one step for longer gives up and is replaced. Raise it where steps are that slow (a large
     model on a CPU); lower it where they take milliseconds and no client should wait a minute for a hung one."""

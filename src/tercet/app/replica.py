@@ -89,6 +89,7 @@ class FrontDoorReplica:
             queued=status.queued,
             turned_away=status.turned_away,
             workers=sum(seen.connected for seen in status.workers),
+            busy=tuple(seen.incarnation for seen in status.workers if seen.outstanding),
             membership_version=status.membership_version,
             pid=os.getpid(),
             ttft_accuracy=status.ttft_accuracy,

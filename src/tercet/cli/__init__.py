@@ -1,4 +1,4 @@
-"""The command line: `tercet serve | status | why | down | demo | simulate | config`."""
+"""The command line: `tercet serve | status | why | move | drain | scale | down | demo | simulate | config`."""
 
 from tercet.cli.commands import main
 

@@ -14,7 +14,10 @@ from rich.console import Console
 
 from tercet import __version__, config_file
 from tercet.cli.complaints import complain, told
+from tercet.cli.draining import drain as drain_worker
+from tercet.cli.draining import scale as scale_pools
 from tercet.cli.finding import find
+from tercet.cli.moving import move_call
 from tercet.cli.serving import down as end_cluster
 from tercet.cli.serving import serve_detached, serve_here
 from tercet.cli.simulate import simulate
@@ -126,6 +129,64 @@ def why(
             Console().print(*(part for one in answers.known for part in story(one)), sep="\n")
         for silent in answers.silent:
             complain(f"a front door did not answer, {silent}")
+
+
+@app.command()
+def move(
+    request: Annotated[
+        str,
+        typer.Argument(
+            help="An answer's `id`, x-request-id or request_id; `-0`, `-1` for one choice, else all of them move."
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", help="A decode worker; the routing policy's choice if not given.")
+    ] = "",
+    name: Name = "",
+    address: Address = "",
+    run_dir: RunDir = None,
+) -> None:
+    """Move a running request to another worker; its client notices a short pause at most. Exit code 1 if it stayed."""
+    with told():
+        with find(name, address, RunBook(run_dir)) as controller:
+            doors = controller.status().front_doors
+        endings = move_call(doors, request, to)
+    for ending in endings:
+        print(ending)
+    if not all(ending.moved for ending in endings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def drain(
+    worker: Annotated[str, typer.Argument(help="As in `tercet status`, for example decode-0.")],
+    name: Name = "",
+    address: Address = "",
+    run_dir: RunDir = None,
+) -> None:
+    """Move everything off a worker, then end it; no client notices. As the cluster still wants it, a new life of it begins.
+
+    What is left after control.drain_timeout_s begins anew elsewhere. To have fewer workers: `tercet scale`.
+    """
+    with told(), find(name, address, RunBook(run_dir)) as controller:
+        drain_worker(controller, worker, Console())
+
+
+@app.command()
+def scale(
+    prefill: Annotated[
+        int | None, typer.Option("--prefill", help="Prefill workers; left as it is if not given.")
+    ] = None,
+    decode: Annotated[
+        int | None, typer.Option("--decode", help="Decode workers; left as it is if not given.")
+    ] = None,
+    name: Name = "",
+    address: Address = "",
+    run_dir: RunDir = None,
+) -> None:
+    """Have more or fewer workers from now on, until the cluster ends. Those that are too many are drained first."""
+    with told(), find(name, address, RunBook(run_dir)) as controller:
+        scale_pools(controller, prefill, decode, Console())
 
 
 @app.command()

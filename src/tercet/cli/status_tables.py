@@ -13,6 +13,7 @@ COLOURS = {
     Phase.UP: "green",
     Phase.STARTING: "yellow",
     Phase.PENDING: "yellow",
+    Phase.DRAINING: "yellow",
     Phase.BACKOFF: "red",
     Phase.STOPPING: "yellow",
 }

@@ -11,6 +11,7 @@ from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
 from tercet.router.freeness import FreenessReason
+from tercet.router.moves import MoveNote
 from tercet.router.note import ChoiceNote
 from tercet.router.record import Outcome, RequestRecord
 from tercet.router.split import SplitReason
@@ -78,6 +79,8 @@ def _lines(record: RequestRecord) -> Iterator[tuple[float | None, str, str]]:
     if record.prefill_worker is not None:
         yield None, "handed off", _handed_off(record)
     yield record.ttft_ms, "first token", _first_token(record)
+    for move in record.moves:
+        yield move.at_ms, "moved" if _has_moved(move) else "to move", moved(move)
     if record.outcome is Outcome.RUNNING:
         yield record.total_ms, "running", f"{record.output_tokens} tokens so far"
     else:
@@ -144,6 +147,21 @@ def _first_token(record: RequestRecord) -> str:
     if error_ms is None:
         return f"{real}; {predicted}"
     return f"{real}; {predicted}, {abs(error_ms):.1f} ms {'later' if error_ms > 0 else 'earlier'}"
+
+
+def _has_moved(move: MoveNote) -> bool:
+    return move.took_ms is not None and not move.reason
+
+
+def moved(move: MoveNote) -> str:
+    """How one move of a running request went."""
+    way = f"{move.source} → {move.destination}"
+    if move.took_ms is None:
+        return f"{way}: under way"
+    if move.reason:
+        return f"{way}: stayed at {move.source}, after {move.took_ms:.1f} ms: {move.reason}"
+    stall = "" if move.stall_ms is None else f", with {move.stall_ms:.1f} ms between two tokens"
+    return f"{way}: taken over after {move.took_ms:.1f} ms{stall}"
 
 
 def _finished(record: RequestRecord) -> str:

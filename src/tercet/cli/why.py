@@ -1,19 +1,15 @@
 """Asks every front door of a cluster what it knows of a call."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
 
+from tercet.cli.doors import ask_all
 from tercet.cli.finding import NotFound
-from tercet.client import Client, RetryPolicy
+from tercet.client import Client
 from tercet.cluster.status import FrontDoorReport
-from tercet.errors import TercetError
 from tercet.router.explanation import Explanation
-
-ASK_TIMEOUT_S = 5.0
-ASKED_AT_ONCE_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +25,7 @@ class Answers:
 
 def ask_doors(doors: Sequence[FrontDoorReport], request: str) -> Answers:
     """Ask all of them at once. Raises NotFound when none of them knows the call."""
-    with ThreadPoolExecutor(ASKED_AT_ONCE_MAX) as threads:
-        said = list(threads.map(lambda door: _ask(door.grpc, request), doors))
+    said = [answer for _, answer in ask_all(doors, lambda client: explain(client, request))]
     explanations = [one for one in said if isinstance(one, Explanation)]
     answers = Answers(
         known=tuple(one for one in explanations if one.is_known),
@@ -42,12 +37,9 @@ def ask_doors(doors: Sequence[FrontDoorReport], request: str) -> Answers:
     return answers
 
 
-def _ask(target: str, request: str) -> Explanation | str:
-    try:
-        with Client(target, timeout_s=ASK_TIMEOUT_S, retry=RetryPolicy(attempts_max=1)) as client:
-            return msgspec.json.decode(client.explain(request), type=Explanation)
-    except TercetError as exc:
-        return f"{target}: {exc}"
+def explain(client: Client, request: str) -> Explanation:
+    """What that front door knows of the call. Raises TercetError."""
+    return msgspec.json.decode(client.explain(request), type=Explanation)
 
 
 def _nobody_knows(request: str, answers: Answers) -> str:

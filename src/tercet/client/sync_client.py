@@ -145,6 +145,13 @@ class Client:
         response = self._call(self._stub.Explain, request, "", None)
         return str(response.explanation)
 
+    def move(self, request_id: str, to: str = "") -> str:
+        """Have a running call of the same front door taken over by another worker, `to` or one that suits it; returns JSON, see
+        `MoveResponse` in `tercet.proto`."""
+        request = pb.MoveRequest(request_id=request_id, to=to)
+        response = self._call(self._stub.Move, request, "", None)
+        return str(response.relocation)
+
     def models(self) -> tuple[Model, ...]:
         """The models served."""
         response = self._call(self._stub.ListModels, pb.ListModelsRequest(), "", None)

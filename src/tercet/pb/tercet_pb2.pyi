@@ -224,6 +224,20 @@ class ExplainResponse(_message.Message):
     explanation: str
     def __init__(self, explanation: _Optional[str] = ...) -> None: ...
 
+class MoveRequest(_message.Message):
+    __slots__ = ("request_id", "to")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    to: str
+    def __init__(self, request_id: _Optional[str] = ..., to: _Optional[str] = ...) -> None: ...
+
+class MoveResponse(_message.Message):
+    __slots__ = ("relocation",)
+    RELOCATION_FIELD_NUMBER: _ClassVar[int]
+    relocation: str
+    def __init__(self, relocation: _Optional[str] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

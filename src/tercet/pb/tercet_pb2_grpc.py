@@ -54,6 +54,11 @@ class TercetStub:
                 request_serializer=tercet_dot_pb_dot_tercet__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=tercet_dot_pb_dot_tercet__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Move = channel.unary_unary(
+                '/tercet.v1.Tercet/Move',
+                request_serializer=tercet_dot_pb_dot_tercet__pb2.MoveRequest.SerializeToString,
+                response_deserializer=tercet_dot_pb_dot_tercet__pb2.MoveResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/tercet.v1.Tercet/ListModels',
                 request_serializer=tercet_dot_pb_dot_tercet__pb2.ListModelsRequest.SerializeToString,
@@ -93,6 +98,13 @@ class TercetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Move(self, request, context):
+        """Has what runs of a call of this front door taken over by another worker; its caller notices a short pause at most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -121,6 +133,11 @@ def add_TercetServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=tercet_dot_pb_dot_tercet__pb2.ExplainRequest.FromString,
                     response_serializer=tercet_dot_pb_dot_tercet__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Move': grpc.unary_unary_rpc_method_handler(
+                    servicer.Move,
+                    request_deserializer=tercet_dot_pb_dot_tercet__pb2.MoveRequest.FromString,
+                    response_serializer=tercet_dot_pb_dot_tercet__pb2.MoveResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -236,6 +253,33 @@ class Tercet:
             '/tercet.v1.Tercet/Explain',
             tercet_dot_pb_dot_tercet__pb2.ExplainRequest.SerializeToString,
             tercet_dot_pb_dot_tercet__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Move(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tercet.v1.Tercet/Move',
+            tercet_dot_pb_dot_tercet__pb2.MoveRequest.SerializeToString,
+            tercet_dot_pb_dot_tercet__pb2.MoveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,21 @@ class ServingCluster:
             time.sleep(0.2)
         raise AssertionError(f"{former.worker} is not back: {self._cluster.controller.status()}")
 
+    def scale(self, decode: int) -> None:
+        """Have so many decode workers, and wait until they are there and the others gone."""
+        self._cluster.controller.scale(None, decode)
+        deadline_s = time.monotonic() + BACK_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            status = self._cluster.controller.status()
+            if status.ready and len(status.workers) == decode + 1:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"not {decode} decode workers: {self._cluster.controller.status()}")
+
+    def story(self) -> list[str]:
+        """What has happened to workers."""
+        return self._cluster.controller.status().story
+
     def records(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The last requests, newest first."""
         answer = httpx.get(f"{self.http_url}/tercet/requests", params={"limit": limit})

@@ -81,7 +81,17 @@ def test_the_schema_is_json(tercet):
     assert "model" in json.dumps(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("command", [("status",), ("down",), ("why", "chatcmpl-1")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("down",),
+        ("why", "chatcmpl-1"),
+        ("move", "chatcmpl-1", "--to", "decode-1"),
+        ("drain", "decode-0"),
+        ("scale", "--decode", "1"),
+    ],
+)
 def test_without_a_cluster_the_next_step_is_named(tercet, command):
     result = tercet(*command)
     assert result.exit_code == 2

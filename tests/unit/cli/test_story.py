@@ -15,6 +15,7 @@ from tercet.router.dispatch import Detour
 from tercet.router.dualmap import PairReason
 from tercet.router.explanation import Explanation
 from tercet.router.freeness import FreenessReason
+from tercet.router.moves import MoveNote
 from tercet.router.note import CandidateNote, ChoiceNote
 from tercet.router.record import Outcome, RequestRecord
 from tercet.router.split import SplitReason
@@ -144,6 +145,26 @@ def test_one_worker_that_does_everything_hands_nothing_off() -> None:
 )
 def test_what_was_different_is_told(change: dict[str, object], stage: str, told: str) -> None:
     assert told in line(show(msgspec.structs.replace(APART, **change)), stage)
+
+
+def move_note(**facts: object) -> MoveNote:
+    ways = {"source": WorkerId("decode-1"), "destination": WorkerId("decode-2"), "at_ms": 90.0}
+    return MoveNote(**ways, **facts)  # type: ignore[arg-type]
+
+
+def test_moves_are_told_in_their_order() -> None:
+    moves = (
+        move_note(took_ms=4.0, reason="decode-2 declined: no blocks"),
+        move_note(took_ms=6.5, stall_ms=3.25),
+        move_note(),
+    )
+    text = show(msgspec.structs.replace(APART, moves=moves, outcome=Outcome.RUNNING))
+    told = [" ".join(each.split()) for each in text.splitlines() if "decode-1 → decode-2" in each]
+    assert told == [
+        "90.0 ms to move decode-1 → decode-2: stayed at decode-1, after 4.0 ms: decode-2 declined: no blocks",
+        "90.0 ms moved decode-1 → decode-2: taken over after 6.5 ms, with 3.2 ms between two tokens",
+        "90.0 ms to move decode-1 → decode-2: under way",
+    ]
 
 
 def test_a_request_that_never_got_a_worker_has_a_story_too() -> None:

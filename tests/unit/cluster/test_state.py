@@ -3,9 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.cluster.commands import KillWorker, Publish, StartWorker, StopWorker
+from tercet.cluster.commands import DrainWorker, KillWorker, Publish, StartWorker, StopWorker
 from tercet.cluster.events import (
     Desired,
+    Drain,
+    Drained,
     Found,
     Placed,
     StartFailed,
@@ -15,9 +17,10 @@ from tercet.cluster.events import (
     WorkerLost,
     WorkerUp,
 )
+from tercet.cluster.refusals import why_not_drain, why_not_scale
 from tercet.cluster.seat import Phase, seat_role
 from tercet.cluster.state import ClusterState
-from tercet.config import ControlConfig
+from tercet.config import ControlConfig, PoolConfig, Pools
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
 from tercet.wire import Endpoint, Membership
@@ -115,16 +118,81 @@ def test_news_of_a_former_life_changes_nothing(state):
     assert state.seats[D0].phase is Phase.PENDING
 
 
-def test_what_is_not_wanted_is_unpublished_before_it_is_stopped(state):
+def test_what_is_not_wanted_is_unpublished_then_drained_then_stopped(state):
     state.handle(Desired(0, 2), 0.0)
     bring_up(state, D0, 0, 1.0)
     bring_up(state, D1, 1, 1.0)
     assert state.handle(Desired(0, 1), 2.0) == [
         Publish(Membership(104, (endpoint(D0, life(0)),))),
+        DrainWorker(D1, life(1)),
+    ]
+    assert state.handle(Desired(0, 1), 2.5) == []
+    assert state.handle(Drained(D1, life(1)), 3.0) == [StopWorker(D1, life(1), graceful=True)]
+    assert state.handle(Stopped(D1, life(1)), 3.5) == []
+    assert list(state.seats) == [D0]
+
+
+def test_without_anybody_to_take_over_workers_are_stopped_with_what_they_have(state):
+    state.handle(Desired(0, 2), 0.0)
+    bring_up(state, D0, 0, 1.0)
+    bring_up(state, D1, 1, 1.0)
+    state.handle(Drain(D1, life(1)), 1.5)
+    assert state.handle(Desired(0, 0, at_once=True), 2.0) == [
+        Publish(Membership(105, ())),
+        StopWorker(D0, life(0), graceful=True),
         StopWorker(D1, life(1), graceful=True),
     ]
-    assert state.handle(Stopped(D1, life(1)), 3.0) == []
-    assert list(state.seats) == [D0]
+    assert state.handle(Drained(D1, life(1)), 2.5) == [], "it is being stopped already"
+
+
+def test_a_drained_worker_that_is_wanted_begins_another_life(state):
+    state.handle(Desired(0, 1), 0.0)
+    bring_up(state, D0, 0, 1.0)
+    assert state.handle(Drain(D0, life(0)), 2.0) == [
+        Publish(Membership(103, ())),
+        DrainWorker(D0, life(0)),
+    ]
+    assert state.handle(Drain(D0, life(0)), 2.1) == []
+    assert state.handle(Drained(D0, life(0), "3 running"), 3.0) == [
+        StopWorker(D0, life(0), graceful=True)
+    ]
+    assert "stopped with 3 running" in state.story[-1]
+    assert state.handle(Stopped(D0, life(0)), 4.0) == [StartWorker(D0, Role.DECODE, life(1))]
+
+
+def test_a_worker_that_is_lost_while_it_drains_is_replaced_at_once(state):
+    state.handle(Desired(0, 1), 0.0)
+    bring_up(state, D0, 0, 1.0)
+    state.handle(Drain(D0, life(0)), 2.0)
+    assert state.handle(WorkerLost(D0, life(0), "killed"), 3.0) == [
+        KillWorker(D0, life(0)),
+        StartWorker(D0, Role.DECODE, life(1)),
+    ]
+    assert state.handle(Drained(D0, life(0)), 3.1) == []
+
+
+def test_only_what_is_up_can_be_drained_and_the_last_decode_worker_cannot(state):
+    state.handle(Desired(1, 2), 0.0)
+    bring_up(state, P0, 0, 1.0)
+    bring_up(state, D0, 1, 1.0)
+    assert why_not_drain(state, WorkerId("decode-9")).startswith("there is no such worker")
+    assert "it is pending" in why_not_drain(state, D1)
+    assert "the only decode worker" in why_not_drain(state, D0)
+    assert why_not_drain(state, P0) == ""
+    bring_up(state, D1, 2, 2.0)
+    assert why_not_drain(state, D0) == ""
+    state.handle(Drain(D1, life(2)), 3.0)
+    assert "the only decode worker" in why_not_drain(state, D0)
+
+
+def test_a_cluster_keeps_a_decode_worker_and_gets_no_pool_that_its_file_has_not():
+    apart = Pools()
+    together = Pools(prefill=PoolConfig(replicas=0))
+    assert why_not_scale(apart, 0, 1) == why_not_scale(apart, 5, 9) == ""
+    assert why_not_scale(together, 0, 3) == ""
+    assert "no prefill pool" in why_not_scale(together, 1, 3)
+    assert "tercet down" in why_not_scale(apart, 1, 0)
+    assert why_not_scale(apart, -1, 1)
 
 
 def test_a_seat_wanted_again_while_it_stops_is_filled_when_it_is_empty(state):
@@ -132,6 +200,7 @@ def test_a_seat_wanted_again_while_it_stops_is_filled_when_it_is_empty(state):
     bring_up(state, D0, 0, 1.0)
     state.handle(Desired(0, 0), 2.0)
     assert state.handle(Desired(0, 1), 2.5) == []
+    state.handle(Drained(D0, life(0)), 2.6)
     assert state.handle(WorkerLost(D0, life(0), "ended"), 3.0) == []
     assert state.handle(Stopped(D0, life(0)), 3.0) == [StartWorker(D0, Role.DECODE, life(1))]
 
@@ -160,11 +229,11 @@ def test_a_new_controller_adopts_the_living_and_publishes_nothing_until_it_knows
     assert state.handle(WorkerUp(late), 1.0) == [Publish(Membership(102, (p, d, late)))]
 
 
-def test_an_adopted_worker_that_nobody_wants_is_stopped(state):
+def test_an_adopted_worker_that_nobody_wants_is_drained(state):
     state.handle(Found(D1, Incarnation("old"), endpoint(D1, Incarnation("old"))), 0.0)
     assert state.handle(Desired(0, 1), 0.0) == [
         Publish(Membership(101, ())),
-        StopWorker(D1, Incarnation("old"), graceful=True),
+        DrainWorker(D1, Incarnation("old")),
         StartWorker(D0, Role.DECODE, life(0)),
     ]
 
@@ -188,7 +257,10 @@ def test_a_version_seen_by_a_front_door_is_surpassed(state):
     assert state.handle(VersionSeen(5000), 1.0) == [Publish(Membership(5001, ()))]
 
 
-MOVES = st.tuples(st.sampled_from(["up", "lost", "failed", "stopped", "tick"]), st.integers(0, 2))
+MOVES = st.tuples(
+    st.sampled_from(["up", "lost", "failed", "drain", "drained", "stopped", "tick"]),
+    st.integers(0, 2),
+)
 
 
 @given(st.lists(st.one_of(MOVES, st.tuples(st.just("want"), st.integers(0, 3))), max_size=60))
@@ -211,6 +283,10 @@ def test_whatever_happens_the_wish_is_met_when_peace_returns(moves):
                 state.handle(WorkerLost(seats[n], incarnation, "x"), now_s)
             case "failed":
                 state.handle(StartFailed(seats[n], incarnation, "x"), now_s)
+            case "drain":
+                state.handle(Drain(seats[n], incarnation), now_s)
+            case "drained":
+                state.handle(Drained(seats[n], incarnation), now_s)
             case "stopped":
                 state.handle(Stopped(seats[n], incarnation), now_s)
             case "tick":
@@ -222,6 +298,7 @@ def test_whatever_happens_the_wish_is_met_when_peace_returns(moves):
     state.handle(Desired(1, 2), now_s)
     for _ in range(2):  # once for those that still stop, once for those that follow them
         for seat in list(state.seats.values()):
+            state.handle(Drained(seat.worker, seat.incarnation), now_s)
             if seat.phase is Phase.STOPPING:
                 state.handle(Stopped(seat.worker, seat.incarnation), now_s)
         now_s += 60.0

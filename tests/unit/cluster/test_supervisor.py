@@ -5,14 +5,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 
 from tercet.clock import MonotonicClock
+from tercet.cluster.events import Desired
 from tercet.cluster.fake import FakeFleet, FakeProcess
+from tercet.cluster.front_doors import FrontDoors
 from tercet.cluster.seat import Phase
 from tercet.cluster.state import ClusterState
+from tercet.cluster.status import FrontDoorReport
 from tercet.cluster.supervisor import Supervisor
 from tercet.config import ClusterConfig, ControlConfig, ModelConfig, PoolConfig, Pools
-from tercet.ids import WorkerId, new_incarnation
+from tercet.ids import FrontDoorId, WorkerId, new_incarnation
 from tercet.role import Role
 
 D0 = WorkerId("decode-0")
@@ -20,7 +24,10 @@ CONFIG = ClusterConfig(
     model=ModelConfig(path="m"),
     pools=Pools(prefill=PoolConfig(replicas=1), decode=PoolConfig(replicas=2)),
     control=ControlConfig(
-        health_period_s=0.02, health_timeout_s=0.05, restart_backoff_s=0.02, start_timeout_s=0.1
+        health_period_s=0.02,
+        health_timeout_s=0.05,
+        restart_backoff_s=0.02,
+        start_timeout_s=0.1,
     ),
 )
 
@@ -33,9 +40,16 @@ def fleet() -> Iterator[FakeFleet]:
 
 
 @asynccontextmanager
-async def supervise(fleet: FakeFleet, version: int = 0) -> AsyncIterator[Supervisor]:
-    state = ClusterState(CONFIG.control, version, new_incarnation)
-    supervisor = Supervisor(CONFIG, fleet, state, MonotonicClock())
+async def supervise(
+    fleet: FakeFleet,
+    version: int = 0,
+    doors: FrontDoors | None = None,
+    config: ClusterConfig = CONFIG,
+) -> AsyncIterator[Supervisor]:
+    state = ClusterState(config.control, version, new_incarnation)
+    clock = MonotonicClock()
+    doors = doors or FrontDoors(clock)
+    supervisor = Supervisor(config, fleet, state, clock, doors)
     task = asyncio.create_task(supervisor.run())
     try:
         yield supervisor
@@ -193,3 +207,81 @@ async def test_shutdown_does_not_wait_for_workers_that_have_no_place(fleet):
     async with supervise(fleet) as supervisor, asyncio.timeout(2.0):
         await supervisor.shutdown()
     assert fleet.living == []
+
+
+def door(version: int, *busy: FakeProcess) -> FrontDoorReport:
+    """A front door's poll."""
+    lives = tuple(process.incarnation for process in busy)
+    return FrontDoorReport(
+        front_door=FrontDoorId("door"), grpc="", busy=lives, membership_version=version
+    )
+
+
+async def test_a_drained_worker_ends_when_it_is_empty_and_no_front_door_uses_it(fleet):
+    doors = FrontDoors(MonotonicClock())
+    async with supervise(fleet, doors=doors) as supervisor:
+        version = await workers_up(supervisor, 3)
+        old = sitting(fleet, D0)
+        old.running = 1
+        doors.heard(door(version, old))
+        assert await supervisor.drain(D0) == ""
+        version = await workers_up(supervisor, 2, after=version)
+        await eventually(lambda: old.draining)
+        old.running = 0
+        await asyncio.sleep(0.5)
+        assert supervisor.state.seats[D0].phase is Phase.DRAINING, "a front door has not heard yet"
+        doors.heard(door(version, old))
+        await asyncio.sleep(0.5)
+        assert supervisor.state.seats[D0].phase is Phase.DRAINING, "a front door uses it"
+        doors.heard(door(version))
+        await workers_up(supervisor, 3, after=version)
+        assert old.stopped
+        assert sitting(fleet, D0).incarnation != old.incarnation
+        assert supervisor.state.seats[D0].restarts == 0, "it was no failure"
+
+
+async def test_a_worker_that_cannot_be_emptied_in_time_is_stopped_with_what_it_has(fleet):
+    hasty = replace(CONFIG, control=replace(CONFIG.control, drain_timeout_s=0.5))
+    async with supervise(fleet, config=hasty) as supervisor:
+        version = await workers_up(supervisor, 3)
+        old = sitting(fleet, D0)
+        old.running = 2
+        await supervisor.drain(D0)
+        version = await workers_up(supervisor, 2, after=version)
+        await workers_up(supervisor, 3, after=version)
+        assert old.stopped
+        assert any("stopped with 2 running" in line for line in supervisor.state.story)
+
+
+async def test_a_worker_that_was_being_drained_is_drained_by_the_next_supervisor_too(fleet):
+    async with supervise(fleet) as first:
+        version = await workers_up(first, 3)
+        old = sitting(fleet, D0)
+        old.running = 1
+        await first.drain(D0)
+        await eventually(lambda: old.draining)
+    async with supervise(fleet, version=version + 1) as second:
+        await eventually(
+            lambda: D0 in second.state.seats and second.state.seats[D0].phase is Phase.DRAINING
+        )
+        old.running = 0
+        await eventually(lambda: old.stopped)
+
+
+async def test_a_pool_that_was_made_smaller_stays_so_for_the_next_supervisor(fleet):
+    async with supervise(fleet) as first:
+        version = await workers_up(first, 3)
+        assert "nothing is served" in await first.scale(None, 0)
+        assert fleet.wished is None
+        assert await first.scale(None, 1) == ""
+        version = await workers_up(first, 2, after=version)
+        await eventually(lambda: len(fleet.living) == 2)
+    async with supervise(fleet, version) as second:
+        await workers_up(second, 2)
+        assert second.state.desired == Desired(1, 1)
+        assert sorted(second.state.seats) == ["decode-0", "prefill-0"]
+        assert await second.scale(2, 2) == ""
+        await workers_up(second, 4)
+        assert fleet.wished == Desired(2, 2)
+        await second.shutdown()
+        assert fleet.wished is None

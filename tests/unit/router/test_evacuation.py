@@ -6,6 +6,7 @@ import pytest
 
 from tercet.ids import WorkerId
 from tercet.router.fake_worker import fake_output
+from tercet.router.reception import EVACUATING_MAX
 from tercet.wire import Adopt, Submit
 
 D0, D1 = WorkerId("decode-0"), WorkerId("decode-1")
@@ -90,3 +91,30 @@ async def test_a_queue_is_emptied_by_beginning_elsewhere(house, spec):
         assert record.replays == 0
     assert not home.peers[P0].jobs
     assert sum(isinstance(message, Submit) for message in home.peers[P1].heard) >= 1
+
+
+async def test_a_destination_that_declines_is_asked_again_with_the_next_report_and_not_before(
+    house, spec
+):
+    home = await house("decode-0", "decode-1")
+    specs, tasks = await crowd(home, spec, 8, D0)
+    home.peers[D1].refusals = declines = 10**9
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    home.peers[D0].draining = True
+    await asyncio.sleep(0.3)
+    reports = (loop.time() - began_s) / home.config.link.report_period_s
+    asked = declines - home.peers[D1].refusals
+    assert 0 < asked <= EVACUATING_MAX * (reports + 1)
+    home.peers[D1].refusals = 0
+    await until(lambda: not home.peers[D0].jobs)
+    for one, task in zip(specs, tasks, strict=True):
+        tokens, _ = await task
+        assert tokens == fake_output(one)
+
+
+async def test_a_cluster_whose_only_decode_worker_is_to_end_is_not_ready(house):
+    home = await house("decode-0")
+    assert home.front_door.status().ready
+    home.peers[D0].draining = True
+    await until(lambda: not home.front_door.status().ready)

@@ -448,3 +448,18 @@ async def test_stop_ends_what_runs_and_wait_returns(house):
     await worker.wait()
     with pytest.raises(PeerLost):
         await talk.hear(Tokens, lambda m: m.finish is not None)
+
+
+async def test_a_worker_that_is_to_drain_says_so_at_once_and_goes_on_with_what_it_has(
+    house: House,
+) -> None:
+    _, talk = await house.start("d", slow_toy)
+    talk.link.post(Submit(SPEC, Epoch(0)))
+    first = await talk.hear(LoadReport)
+    assert isinstance(first, LoadReport)
+    assert not first.draining
+    house.workers[WorkerId("d")].drain()
+    await talk.hear(LoadReport, lambda report: report.draining)
+    assert house.workers[WorkerId("d")].status().load.draining
+    tokens, _ = await talk.finish()
+    assert tokens == expected(SPEC)
