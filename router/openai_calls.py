@@ -50,7 +50,7 @@ UNSUPPORTED_IN_CHAT = {
 }
 """Fields of ChatBody that are refused, and which values of theirs do not matter."""
 
-AnyBody = TypeVar("AnyBody", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=msgspec.Struct)
 
 _UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING_FIELD = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")

@@ -68,7 +68,7 @@ async def test_reflection_shows_the_api(target: str) -> None:
             return [method.name for method in service.methods]
 
     methods = await asyncio.to_thread(look)
-    assert methods == ["Generate", "GenerateStream", "Cancel", "Explain", "ListModels"]
+    assert methods == ["Generate", "GenerateStream", "Cancel", "Explain", "Move", "ListModels"]
 
 
 async def test_a_port_that_is_taken_is_an_error(service: Service, target: str) -> None:
