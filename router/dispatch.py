@@ -50,15 +50,19 @@ class Dispatch:
     def at(
         self, ask: Ask, route: Route, worker: WorkerId, detour: Detour | None = None
     ) -> Route | None:
-        """The same plan with one worker of that pool, as it looks now to who is the next one there; None while it may not
-        be asked."""
+        """The same plan with one worker of that pool; None while it may not be asked."""
+        view = self.next_at(ask, route, worker)
+        return None if view is None else self._moved(ask, route, view, detour)
+
+    def next_at(self, ask: Ask, route: Route, worker: WorkerId) -> WorkerView | None:
+        """That worker of the plan's pool, as it looks now to who is the next one there; None while it may not be asked."""
         view = self._pool(ask, route).find(worker)
         if view is None or view.suspect:
             return None
         held_tokens = view.held_tokens
-        if held_tokens:
-            view = structs.replace(view, held_tokens=0, load_tokens=view.load_tokens - held_tokens)
-        return self._moved(ask, route, view, detour)
+        if not held_tokens:
+            return view
+        return structs.replace(view, held_tokens=0, load_tokens=view.load_tokens - held_tokens)
 
     def earliest(self, ask: Ask, route: Route, exclude: frozenset[WorkerId]) -> Route:
         """The same plan with whoever of that pool is predicted to have the first token first."""

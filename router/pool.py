@@ -1,6 +1,6 @@
 """Pools of workers as policies see them: the live one of a front door, and a plain list."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,19 +34,22 @@ class Roster:
     members: frozenset[WorkerId] = frozenset()
 
 
+class Glance(Protocol):
+    """Workers as one request sees them."""
+
+    def one(self, peer: Peer) -> WorkerView: ...
+    def everybody(self, peers: Iterator[Peer]) -> Iterator[WorkerView]: ...
+    def holders(self) -> Iterable[WorkerId]:
+        """Of all pools, who has most of the request cached first."""
+
+
 class LivePool:
     """One pool of the front door, for one request."""
 
-    def __init__(
-        self,
-        roster: Roster,
-        exclude: frozenset[WorkerId],
-        one: Callable[[Peer], WorkerView],
-        everybody: Callable[[Iterator[Peer]], Iterator[WorkerView]],
-        holders: Callable[[], Iterable[WorkerId]] = tuple,
-    ) -> None:
-        self._roster, self._exclude = roster, exclude
-        self._one, self._everybody, self._holders = one, everybody, holders
+    __slots__ = ("_exclude", "_glance", "_roster")
+
+    def __init__(self, roster: Roster, exclude: frozenset[WorkerId], glance: Glance) -> None:
+        self._roster, self._exclude, self._glance = roster, exclude, glance
 
     @property
     def members(self) -> frozenset[WorkerId]:
@@ -54,14 +57,16 @@ class LivePool:
 
     def find(self, worker: WorkerId) -> WorkerView | None:
         session = self._roster.sessions.get(worker)
-        return self._one(session) if session is not None and self._may_ask(session) else None
+        if session is None or not self._may_ask(session):
+            return None
+        return self._glance.one(session)
 
     def nearest(self) -> Iterator[WorkerView]:
-        found = map(self.find, self._holders())
+        found = map(self.find, self._glance.holders())
         return (view for view in found if view is not None and view.hit_tokens)
 
     def __iter__(self) -> Iterator[WorkerView]:
-        return self._everybody(filter(self._may_ask, self._roster.sessions.values()))
+        return self._glance.everybody(filter(self._may_ask, self._roster.sessions.values()))
 
     def _may_ask(self, session: Peer) -> bool:
         return session.usable and session.endpoint.worker not in self._exclude

@@ -55,24 +55,8 @@ class Sight:
 
     def pools(self, ask: Ask, exclude: frozenset[WorkerId]) -> Callable[[Role], LivePool]:
         """Each pool as this request may see it."""
-        names = ask.names
-        homes = self._conversations.hits(ask.session, names, ask.at_s)
-
-        def one(peer: Peer) -> WorkerView:
-            life = life_of(peer.endpoint)
-            return self._view(peer, ask, max(self._hit(life, names), homes.get(life, 0)))
-
-        def everybody(peers: Iterator[Peer]) -> Iterator[WorkerView]:
-            hits = self._hits(names)
-            for peer in peers:
-                life = life_of(peer.endpoint)
-                yield self._view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
-
-        def holders() -> Iterator[WorkerId]:
-            yield from (worker for worker, _ in homes)
-            yield from (life[0] for life in self._nearest(names) if life not in homes)
-
-        return lambda role: LivePool(self._seats.roster(role), exclude, one, everybody, holders)
+        glance = Glance(self, ask, self._conversations.hits(ask.session, ask.names, ask.at_s))
+        return lambda role: LivePool(self._seats.roster(role), exclude, glance)
 
     def note(self, ask: Ask, worker: Endpoint, names: Sequence[PrefixName]) -> None:
         """The worker has, or will soon have, these leading blocks."""
@@ -101,7 +85,8 @@ class Sight:
         peers = self._seats.roster(role).sessions.values()
         return (peer.report for peer in peers if peer.usable and peer.report is not None)
 
-    def _view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
+    def view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
+        """A worker with so many leading blocks of the request."""
         coefficients = self._forecast.coefficients(peer.report)
         token_s = coefficients[1]
         view = view_of(peer, self._ledger, blocks * ask.block_tokens, ask.at_s, token_s)
@@ -114,23 +99,59 @@ class Sight:
 
     # What caches hold is known here from what was sent to them; a simulation may know better.
 
-    def _hit(self, life: Life, names: Sequence[PrefixName]) -> int:
-        return max(self._index.hit(life, names), self._hearsay.hit(life, names))
+    def hit(self, life: Life, names: Sequence[PrefixName]) -> int:
+        """How many leading blocks of `names` that worker has."""
+        ours = self._index.hit(life, names)
+        return max(ours, self._hearsay.hit(life, names)) if len(self._hearsay) else ours
 
-    def _hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
+    def hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
+        """The same of all workers that have any."""
         hits = self._index.hits(names)
         for life, blocks in self._hearsay.hits(names).items():
             hits[life] = max(blocks, hits.get(life, 0))
         return hits
 
-    def _nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
+    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
         """Each where it comes first, and that is by the better of both."""
+        if not len(self._hearsay):
+            yield from self._index.nearest(names)
+            return
         told: set[Life] = set()
         ours, theirs = by_hit(self._index, names), by_hit(self._hearsay, names)
         for _, life in heapq.merge(ours, theirs, key=itemgetter(0), reverse=True):
             if life not in told:
                 told.add(life)
                 yield life
+
+
+class Glance:
+    """All workers as one request sees them; `homes` are those of its conversation, with the blocks that they have."""
+
+    __slots__ = ("_ask", "_homes", "_sight")
+
+    def __init__(self, sight: Sight, ask: Ask, homes: dict[Life, int]) -> None:
+        self._sight, self._ask, self._homes = sight, ask, homes
+
+    def one(self, peer: Peer) -> WorkerView:
+        life = life_of(peer.endpoint)
+        blocks = self._sight.hit(life, self._ask.names)
+        if self._homes:
+            blocks = max(blocks, self._homes.get(life, 0))
+        return self._sight.view(peer, self._ask, blocks)
+
+    def everybody(self, peers: Iterator[Peer]) -> Iterator[WorkerView]:
+        sight, ask, homes = self._sight, self._ask, self._homes
+        hits = sight.hits(ask.names)
+        for peer in peers:
+            life = life_of(peer.endpoint)
+            yield sight.view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
+
+    def holders(self) -> Iterator[WorkerId]:
+        homes = self._homes
+        yield from (worker for worker, _ in homes)
+        for life in self._sight.nearest(self._ask.names):
+            if life not in homes:
+                yield life[0]
 
 
 def by_hit(known: PrefixIndex | Hearsay, names: Sequence[PrefixName]) -> Iterator[tuple[int, Life]]:

@@ -110,25 +110,27 @@ class BlockPool:
         """
         if count > self.free:
             return None
-        for _ in range(count - self._vacancies):
-            self._evict(self._next_victim())
+        if count > self._vacancies:
+            self._evict(count - self._vacancies)
         blocks = self._choose(count, after)
         self._vacancies -= count
+        vacant, references, generations = self._vacant, self._references, self._generations
         for block in blocks:
-            self._vacant[block] = False
-            self._references[block] = 1
-            self._generations[block] += 1
+            vacant[block] = False
+            references[block] = 1
+            generations[block] += 1
         return blocks
 
     def release(self, blocks: Sequence[BlockId]) -> None:
         """One reference less to each; cached blocks stay findable, later ones of a table are evicted before earlier ones."""
+        references, hash_of, idle = self._references, self._hash_of, self._idle
         for block in reversed(blocks):
-            assert self._references[block] > 0, f"{block=} is referenced by nobody"
-            self._references[block] -= 1
-            if self._references[block]:
+            left = references[block] = references[block] - 1
+            assert left >= 0, f"{block=} is referenced by nobody"
+            if left:
                 continue
-            if block in self._hash_of:
-                self._idle[block] = None
+            if block in hash_of:
+                idle[block] = None
             else:
                 self._vacate(block)
 
@@ -209,9 +211,9 @@ class BlockPool:
         vacant = np.flatnonzero(self._vacant_array)
         if count == len(vacant):
             return [BlockId(block) for block in vacant.tolist()]
-        breaks = np.flatnonzero(np.diff(vacant) != 1) + 1
-        starts = np.concatenate(([0], breaks))
-        lengths = np.diff(np.concatenate((starts, [len(vacant)])))
+        breaks = np.flatnonzero(vacant[1:] - vacant[:-1] != 1) + 1
+        bounds = np.concatenate(([0], breaks, [len(vacant)]))
+        starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
         fits = np.flatnonzero(lengths >= count)
         if len(fits):
             start = starts[fits[np.argmin(lengths[fits])]]
@@ -241,10 +243,15 @@ class BlockPool:
                 self._spared.add(block)
             self.dismiss(self._retentions.oldest())
 
-    def _evict(self, block: BlockId) -> None:
-        del self._idle[block]
-        del self._cached[self._hash_of.pop(block)]
-        self._vacate(block)
+    def _evict(self, count: int) -> None:
+        """Give up what so many victims have cached."""
+        idle, cached, hash_of, vacant = self._idle, self._cached, self._hash_of, self._vacant
+        for _ in range(count):
+            block = self._next_victim() if len(self._retentions) else next(iter(idle))
+            del idle[block]
+            del cached[hash_of.pop(block)]
+            vacant[block] = True
+        self._vacancies += count
 
     def _vacate(self, block: BlockId) -> None:
         self._vacant[block] = True

@@ -68,18 +68,18 @@ class Outlook:
         """
         ask, route = ticket.ask(now_s), ticket.route
         assert route is not None, f"{ticket.id} is not planned"
-        here = None if worker in ticket.exclude else self._dispatch.at(ask, route, worker)
+        here = None if worker in ticket.exclude else self._dispatch.next_at(ask, route, worker)
         if here is None:
             return 0.0
-        here_s = self._dispatch.predict_s(ask, here.view)
+        here_s = self._dispatch.predict_s(ask, here)
         in_time = now_s + here_s <= ask.rank.due_s
         if not in_time and not late:
             return 0.0
         sooner_s = self._there_s(ticket, now_s) - here_s
         if in_time and late:
             return sooner_s
-        again_tokens = max(0, here.miss_tokens - ticket.work_tokens)
-        return sooner_s - AGAIN_PRICE * self._sight.coefficients(here.view)[1] * again_tokens
+        again_tokens = max(0, here.miss_tokens(ask) - ticket.work_tokens)
+        return sooner_s - AGAIN_PRICE * self._sight.coefficients(here)[1] * again_tokens
 
     def with_worker(self, ticket: Ticket, worker: WorkerId, now_s: float) -> Route | None:
         """Its plan with the worker that is going to be sent it, as that one looks now; None while it may not be asked."""

@@ -81,7 +81,7 @@ class Findings:
         """A request has ended."""
         gaps = self._gaps.pop(record.request, Gaps())
         self._all_gaps.merge(gaps)
-        self._columns.add(arrival.at_s, record, gaps.quantile_s(1.0))
+        self._columns.add(arrival.at_s, record, gaps.longest_s())
         self._refusals += record.refusals
         self._replays += record.replays
         self._output_tokens += record.output_tokens

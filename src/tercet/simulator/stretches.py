@@ -1,7 +1,7 @@
 """Times between tokens, although a simulated machine says many tokens at once and a step is counted, not looked at.
 
-A machine keeps one histogram of its steps. While a request decodes without a break, each of its gaps is one of those steps;
-so its own histogram is the difference between two moments of the machine's.
+A machine keeps one journal of its steps. While a request decodes without a break, each of its gaps is one of those steps;
+so its own histogram is what was entered between two moments.
 """
 
 import math
@@ -69,6 +69,10 @@ class Gaps:
         """Of another request."""
         self.counts.update(other.counts)
 
+    def longest_s(self) -> float | None:
+        """None without any."""
+        return middle_s(max(self.counts)) if self.counts else None
+
     def quantile_s(self, share: float) -> float | None:
         """The gap that this share of all gaps does not exceed; None without any."""
         rest = share * self.counts.total()
@@ -80,10 +84,18 @@ class Gaps:
 
 
 class StepTimes:
-    """The histogram of a machine's steps."""
+    """The journal of a machine's steps, in sections: a histogram of those between two marks each."""
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        self._sections: list[dict[int, int]] = [{}]
+        self._dropped = 0
+        """Sections that nobody asks for any more."""
+
+    def mark(self) -> int:
+        """A place to count from: the number of the section that begins now."""
+        if self._sections[-1]:
+            self._sections.append({})
+        return self._dropped + len(self._sections) - 1
 
     def add(self, first_s: float, growth_s: float, steps: int) -> None:
         """Steps of which each takes `growth_s` longer than the one before."""
@@ -95,22 +107,38 @@ class StepTimes:
             done, number = upto, number + 1
         self._count(number, steps - done)
 
-    def since(self, mark: dict[int, int]) -> dict[int, int]:
-        """What was added since `counts` was like this."""
-        return {
-            number: count - mark.get(number, 0)
-            for number, count in self.counts.items()
-            if count > mark.get(number, 0)
-        }
+    def since(self, mark: int) -> dict[int, int]:
+        """What was added since that mark was made, by bin."""
+        counts: dict[int, int] = {}
+        for section in self._sections[mark - self._dropped :]:
+            for number, steps in section.items():
+                counts[number] = counts.get(number, 0) + steps
+        return counts
+
+    def forget(self, mark: int) -> None:
+        """Nobody asks for what was before. Kept is at most twice as much as somebody may ask for."""
+        unwanted = mark - self._dropped
+        if 2 * unwanted > len(self._sections):
+            del self._sections[:unwanted]
+            self._dropped = mark
 
     def _count(self, number: int, steps: int) -> None:
-        self.counts[number] = self.counts.get(number, 0) + steps
+        section = self._sections[-1]
+        section[number] = section.get(number, 0) + steps
 
 
 @dataclass(slots=True)
 class _Open:
     first_s: float
-    mark: dict[int, int]
+    mark: int
+    no_gap: int | None = None
+    """The bin of a step after the mark that brings the first token."""
+
+    def gaps(self, times: StepTimes) -> dict[int, int]:
+        gaps = times.since(self.mark)
+        if self.no_gap in gaps:
+            gaps[self.no_gap] -= 1
+        return {number: count for number, count in gaps.items() if count}
 
 
 class Stretches:
@@ -120,18 +148,17 @@ class Stretches:
         self.times = StepTimes()
         self._clock, self._told = clock, told
         self._open: dict[Sequence, _Open] = {}
+        """Who began first first."""
 
     def drawn(self, sequence: Sequence) -> None:
         """It has got a token just now; a stretch begins unless one is open."""
         if sequence not in self._open:
-            self._open[sequence] = _Open(self._clock.now_s(), self.times.counts.copy())
+            self._open[sequence] = _Open(self._clock.now_s(), self.times.mark())
 
     def draws(self, sequence: Sequence, first_s: float, step_s: float) -> None:
         """The same for a token that it will get in the step that begins, which takes `step_s`; that is no gap of its own."""
         if sequence not in self._open:
-            mark, number = self.times.counts.copy(), bin_of(step_s)
-            mark[number] = mark.get(number, 0) + 1
-            self._open[sequence] = _Open(first_s, mark)
+            self._open[sequence] = _Open(first_s, self.times.mark(), bin_of(step_s))
 
     def end(self, sequence: Sequence) -> None:
         """It has left the batch, its last token drawn just now, if there was any."""
@@ -144,6 +171,9 @@ class Stretches:
 
     def _close(self, sequence: Sequence, last_s: float) -> None:
         stretch = self._open.pop(sequence, None)
-        if stretch is not None and stretch.first_s <= last_s:
-            gaps = self.times.since(stretch.mark)
-            self._told(Stretch(sequence.id, stretch.first_s, last_s, gaps))
+        if stretch is None:
+            return
+        if stretch.first_s <= last_s:
+            self._told(Stretch(sequence.id, stretch.first_s, last_s, stretch.gaps(self.times)))
+        oldest = next(iter(self._open.values()), None)
+        self.times.forget(self.times.mark() if oldest is None else oldest.mark)

@@ -1,8 +1,8 @@
 """Time that passes when nothing is left to be done now. A clock and an event loop's timers for the code that is simulated."""
 
-import heapq
 import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import TypeVarTuple
 
 Ts = TypeVarTuple("Ts")
@@ -36,7 +36,8 @@ class Timeline:
         """At that time, or now if that is over."""
         alarm = Alarm(callback, args)
         self._asked += 1
-        heapq.heappush(self._heap, (max(at_s, self._now_s), self._asked, alarm))
+        now_s = self._now_s
+        heappush(self._heap, (at_s if at_s > now_s else now_s, self._asked, alarm))
         return alarm
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], /, *args: *Ts) -> Alarm:
@@ -46,11 +47,10 @@ class Timeline:
         """Let things happen as long as `while_` holds and there is any before `until_s`."""
         heap = self._heap
         while heap and while_():
-            at_s, _, alarm = heap[0]
-            if at_s > until_s:
+            if heap[0][0] > until_s:
                 return
-            heapq.heappop(heap)
-            callback, args = alarm.callback, alarm.args
+            at_s, _, alarm = heappop(heap)
+            callback = alarm.callback
             if callback is not None:
                 self._now_s = at_s
-                callback(*args)
+                callback(*alarm.args)
