@@ -1,6 +1,6 @@
 """One request at the desk: what it is, what is known of its prompt's prefixes, and its place in the ledger."""
 
-from dataclasses import dataclass
+import msgspec
 
 from tercet.request import RequestSpec
 from tercet.router.ledger import Slot
@@ -8,8 +8,7 @@ from tercet.router.policy import Ask, Rank
 from tercet.router.prefix_index import Prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True):
     """Lives as long as the request."""
 
     spec: RequestSpec

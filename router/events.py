@@ -4,7 +4,7 @@ A worker's own words (`Started`, `Tokens`, `HandedOff`, `Refused`, `Failed`) ent
 the two possible owners speaks follows from the message's epoch.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from tercet.errors import TercetError, Unavailable
 from tercet.ids import WorkerId
@@ -27,72 +27,61 @@ from tercet.wire import (
 # ---- events ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """Answer to `ChooseWorker`: with `hand_off` the worker only prefills, else it does everything."""
 
     worker: Endpoint
     hand_off: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """Answer to `ChooseDestination`."""
 
     worker: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Relocated:
+class Relocated(msgspec.Struct, frozen=True):
     """This worker is to take over a request that runs; only while it can be moved."""
 
     worker: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Unseated:
+class Unseated(msgspec.Struct, frozen=True):
     """The worker in whose queue the request waits begins with nothing more."""
 
 
-@dataclass(frozen=True, slots=True)
-class TurnedAway:
+class TurnedAway(msgspec.Struct, frozen=True):
     """Answer to `ChooseWorker`, after whatever wait: there will be none."""
 
     error: Unavailable
 
 
-@dataclass(frozen=True, slots=True)
-class NoneUsable:
+class NoneUsable(msgspec.Struct, frozen=True):
     """Answer to `ChooseDestination`: no worker may be asked now. `reason` goes to the client if that does not change."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Waited:
+class Waited(msgspec.Struct, frozen=True):
     """The delay of the last `Wait` is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """A worker has just become usable, who may be the one that was waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
+class WorkerLost(msgspec.Struct, frozen=True):
     """The link to this life of a worker is gone, and with it all it had of the request."""
 
     worker: Endpoint
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLeft:
+class ClientLeft(msgspec.Struct, frozen=True):
     """Nobody listens any more: the client left, a stop string was found, or the front door stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(msgspec.Struct, frozen=True):
     """The client's deadline is over."""
 
 
@@ -115,84 +104,73 @@ Event = (
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ChooseWorker:
+class ChooseWorker(msgspec.Struct, frozen=True):
     """Answer with `Chosen`, now or when one suits, or with `TurnedAway`; these workers have just failed."""
 
     exclude: frozenset[WorkerId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ChooseDestination:
+class ChooseDestination(msgspec.Struct, frozen=True):
     """Execution has begun on `source`: answer with `Bound` or `NoneUsable`."""
 
     source: Endpoint
     exclude: frozenset[WorkerId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Post this to the worker; if its link is gone, `WorkerLost` follows."""
 
     worker: Endpoint
     message: Submit | Adopt | Resume | Cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Prefilled:
+class Prefilled(msgspec.Struct, frozen=True):
     """The prompt's KV is complete: nothing of it is pending on `worker` any more."""
 
     worker: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The worker has nothing of this request any more, or has been told to forget it."""
 
     worker: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True):
     """A move that `Relocated` began is over; `reason` says why the request stays at `source`, empty when it does not."""
 
     source: Endpoint
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(msgspec.Struct, frozen=True):
     """The worker begins with nothing new before `retry_after_s` have passed."""
 
     worker: Endpoint
     retry_after_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """New tokens for the client, in order, each exactly once."""
 
     tokens: list[int]
     logprobs: list[TokenLogprobs] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True):
     """What the request cost on the worker that owned it under the source's epoch, or under the destination's."""
 
     usage: Usage
     of_source: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Answer with `Waited` after this long."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True):
     """The generation is complete."""
 
     reason: FinishReason
@@ -200,8 +178,7 @@ class Finish:
     """Who computed the last token; None when the log was complete before anybody said so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     """The generation cannot be completed; the client gets this."""
 
     error: TercetError

@@ -11,9 +11,10 @@ price. Affinity thus needs no weight. The draw keeps front doors with equal repo
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+
+import msgspec
 
 from tercet.latency import UNFITTED
 from tercet.router.lot import Lot
@@ -43,8 +44,7 @@ class FreenessReason(StrEnum):
     """Nobody has room: the best of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A worker with what follows from its view. `capacity_tokens` 0 stands for not known."""
 
     view: WorkerView

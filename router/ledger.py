@@ -23,11 +23,17 @@ def life_of(endpoint: Endpoint) -> Life:
     return endpoint.worker, endpoint.incarnation
 
 
-class Unreported(NamedTuple):
-    """How far a worker's last report is behind: what it lacks, less what it still shows and is over."""
+class Standing(NamedTuple):
+    """What is known of a worker besides its last report."""
 
-    requests: int
     context_tokens: int
+    """Sum of the lengths of the requests there: of all front doors' by its report, or of ours if that is more."""
+    outstanding: int
+    """Our requests that it may still hold."""
+    unreported_requests: int
+    """By what its report is to be corrected; negative when more is over than began since."""
+    unreported_context_tokens: int
+    """The same of their lengths."""
 
 
 @dataclass(eq=False, slots=True)
@@ -134,10 +140,11 @@ class Ledger:
 
     def reconcile(self, worker: Endpoint, now_s: float) -> None:
         """A load report of `worker` has just arrived."""
-        account = self._accounts.get(life_of(worker))
+        life = life_of(worker)
+        account = self._accounts.get(life)
         if account is not None:
             account.reconcile(now_s)
-            self._tidy(life_of(worker), account)
+            self._tidy(life, account)
 
     def forget(self, worker: Endpoint) -> None:
         """This life of the worker is over; open charges are still struck out by their slots."""
@@ -160,20 +167,15 @@ class Ledger:
         over_tokens = max(account.overreported_tokens, computed_tokens)
         return max(0, reported - over_tokens) + account.unreported_tokens
 
-    def context_tokens(self, worker: Endpoint, report: LoadReport | None) -> int:
-        """Sum of the lengths of the requests on the worker: of all front doors' by its report, or of ours if that is more."""
+    def standing(self, worker: Endpoint, report: LoadReport | None) -> Standing:
+        """All but the pending tokens."""
         reported = report.context_tokens if report is not None else 0
         account = self._accounts.get(life_of(worker))
         if account is None:
-            return reported
-        return max(reported - account.overreported_context_tokens, account.context_tokens)
-
-    def unreported(self, worker: Endpoint) -> Unreported:
-        """By what the worker's last report is to be corrected; negative when more is over than began since."""
-        account = self._accounts.get(life_of(worker))
-        if account is None:
-            return Unreported(0, 0)
-        return Unreported(
+            return Standing(reported, 0, 0, 0)
+        return Standing(
+            max(reported - account.overreported_context_tokens, account.context_tokens),
+            len(account.charges),
             account.unreported_requests - account.overreported_requests,
             account.unreported_context_tokens - account.overreported_context_tokens,
         )

@@ -8,7 +8,7 @@ clock, and roll dice only with the generator they were given. The unit of every 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import nsmallest
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -94,6 +94,9 @@ class Scored(msgspec.Struct, frozen=True, gc=False):
     """From the dispatch on; None where the policy does not predict."""
 
 
+_cost_tokens = attrgetter("cost_tokens")
+
+
 class Choice(msgspec.Struct, frozen=True, gc=False):
     """The worker chosen, and why: the costs of all candidates it was compared with."""
 
@@ -114,7 +117,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
         chosen = self.view.worker
         own = [scored for scored in self.candidates if scored.view.worker == chosen]
         others = (scored for scored in self.candidates if scored.view.worker != chosen)
-        kept = own + nsmallest(most - len(own), others, key=lambda scored: scored.cost_tokens)
+        kept = own + sorted(others, key=_cost_tokens)[: most - len(own)]
         return msgspec.structs.replace(
             self, candidates=tuple(kept), left_out=self.considered - len(kept)
         )

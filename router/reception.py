@@ -182,7 +182,8 @@ class Reception:
         """Its peer has a new report."""
         now_s = self._clock.now_s()
         self.ledger.reconcile(worker, now_s)
-        self._carry_out(self.door.news(worker.worker, now_s))
+        if self.door.queued:
+            self._carry_out(self.door.news(worker.worker, now_s))
         if self._seating.is_left(worker):
             self._evacuate(worker)
 

@@ -15,10 +15,10 @@ def view_of(
     """
     worker, report = peer.endpoint, peer.report
     pending = pending_tokens(peer, ledger, now_s, token_s)
-    unreported = ledger.unreported(worker)
+    standing = ledger.standing(worker, report)
     load_tokens = pending
     if worker.role is Role.DECODE:
-        load_tokens += ledger.context_tokens(worker, report)
+        load_tokens += standing.context_tokens
     return WorkerView(
         endpoint=worker,
         report=report,
@@ -26,10 +26,10 @@ def view_of(
         suspect=peer.suspect(now_s),
         pending_tokens=pending,
         load_tokens=load_tokens,
-        outstanding=ledger.outstanding(worker),
+        outstanding=standing.outstanding,
         hit_tokens=hit_tokens,
-        unreported_requests=unreported.requests,
-        unreported_context_tokens=unreported.context_tokens,
+        unreported_requests=standing.unreported_requests,
+        unreported_context_tokens=standing.unreported_context_tokens,
     )
 
 

@@ -208,15 +208,15 @@ class BlockPool:
         """Vacant blocks: the run behind `after`, else the shortest run that is long enough, else the longest runs."""
         if count <= 1:
             return self._choose_one(after) if count else []
-        vacant = np.flatnonzero(self._vacant_array)
+        vacant = self._vacant_array.nonzero()[0]
         if count == len(vacant):
             return [BlockId(block) for block in vacant.tolist()]
-        breaks = np.flatnonzero(vacant[1:] - vacant[:-1] != 1) + 1
+        breaks = (vacant[1:] - vacant[:-1] != 1).nonzero()[0] + 1
         bounds = np.concatenate(([0], breaks, [len(vacant)]))
         starts, lengths = bounds[:-1], bounds[1:] - bounds[:-1]
-        fits = np.flatnonzero(lengths >= count)
+        fits = (lengths >= count).nonzero()[0]
         if len(fits):
-            start = starts[fits[np.argmin(lengths[fits])]]
+            start = starts[fits[lengths[fits].argmin()]]
             return [BlockId(block) for block in vacant[start : start + count].tolist()]
         chosen: list[int] = []
         for run in np.argsort(-lengths, kind="stable"):
@@ -246,8 +246,9 @@ class BlockPool:
     def _evict(self, count: int) -> None:
         """Give up what so many victims have cached."""
         idle, cached, hash_of, vacant = self._idle, self._cached, self._hash_of, self._vacant
+        retained = len(self._retentions) > 0
         for _ in range(count):
-            block = self._next_victim() if len(self._retentions) else next(iter(idle))
+            block = self._next_victim() if retained else next(iter(idle))
             del idle[block]
             del cached[hash_of.pop(block)]
             vacant[block] = True

@@ -46,9 +46,9 @@ class Relay:
 
     def take(self) -> dict[str, bytes]:
         """What each member may learn of the others since the last call; members without news are left out."""
-        said, self._said, self._names = self._said, deque(), 0
-        if not said:
+        if not self._said:
             return {}
+        said, self._said, self._names = self._said, deque(), 0
         news = {
             member: b"".join(names for owner, names in said if owner != member)
             for member in self._members

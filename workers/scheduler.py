@@ -162,7 +162,7 @@ class Scheduler:
     def _pending(self, running: Iterable[Sequence]) -> int:
         remaining = [s.remaining for s in running]
         prefilling = sum(remaining) - remaining.count(1)
-        return prefilling + sum(s.remaining - s.hoped_tokens for s in self.waiting)
+        return prefilling + sum([s.remaining - s.hoped_tokens for s in self.waiting])
 
     def context_tokens(self) -> int:
         """Sum of the lengths of the running sequences."""

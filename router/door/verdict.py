@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from tercet.errors import Unavailable
 from tercet.router.door.ticket import NEVER_S, Ticket
 from tercet.router.routes import Route
@@ -20,16 +22,14 @@ class DoorRules:
     """Nobody is let in who is predicted to make the time between tokens longer than this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """To be sent to the route's worker; it has been charged."""
 
     ticket: Ticket
     route: Route
 
 
-@dataclass(frozen=True, slots=True)
-class TurnedAway:
+class TurnedAway(msgspec.Struct, frozen=True):
     """Nothing is kept of it here."""
 
     ticket: Ticket

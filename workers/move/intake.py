@@ -1,18 +1,10 @@
 """The blocks of one request on their way here: which are wanted, offered, and here. Knows no messages and no time."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from tercet.ids import BlockId, Epoch, RequestId
 from tercet.wire import Ready
 from tercet.workers.transfer.base import JobId, PullJob
-
-
-class Offer(NamedTuple):
-    """A block of the source that holds final KV, as long as its generation word is this one."""
-
-    block: BlockId
-    generation: int
 
 
 @dataclass(slots=True)
@@ -33,7 +25,9 @@ class Intake:
     """Ours, covering every token whose KV is to come."""
     held_blocks: int = 0
     here_blocks: int = 0
-    offers: list[Offer] = field(default_factory=list)
+    offers: list[BlockId] = field(default_factory=list)
+    """Blocks of the source that hold final KV, each as long as its generation word is the one below."""
+    generations: list[int] = field(default_factory=list)
     offered_tokens: int = 0
     jobs: int = 0
     extending: bool = False
@@ -84,8 +78,8 @@ class Intake:
         blocks_max = -(-self.tokens_max // self.block_tokens) if self.grows else len(self.blocks)
         if ready.first + len(ready.blocks) > blocks_max:
             return "the source offers more blocks than the request has"
-        pairs = zip(ready.blocks, ready.generations, strict=True)
-        self.offers[start : start + len(ready.blocks)] = [Offer(*pair) for pair in pairs]
+        self.offers[start : start + len(ready.blocks)] = ready.blocks
+        self.generations[start : start + len(ready.blocks)] = ready.generations
         self.offered_tokens = max(self.offered_tokens, ready.tokens)
         return ""
 
@@ -95,14 +89,14 @@ class Intake:
         if not local:
             return None
         first = self.here_blocks - self.held_blocks
-        wanted = self.offers[first : first + len(local)]
+        wanted = slice(first, first + len(local))
         self.jobs += 1
         return PullJob(
             JobId(request, epoch, self.jobs),
             peer,
-            remote_blocks=tuple(offer.block for offer in wanted),
+            remote_blocks=tuple(self.offers[wanted]),
             local_blocks=local,
-            generations=tuple(offer.generation for offer in wanted),
+            generations=tuple(self.generations[wanted]),
         )
 
     def admit(self, job: PullJob) -> None:

@@ -221,9 +221,9 @@ class Plant:
         self, life: Life, report: LoadReport, written_s: float, news: Mapping[str, bytes]
     ) -> None:
         """Where reports are exact, it is also known exactly which dispatches they count."""
-        counted_s = written_s - self._options.network_s + SETTLE_S + ROUNDING_S
         for door in self._doors.values():
             if self.exact:
+                counted_s = written_s - self._options.network_s + SETTLE_S + ROUNDING_S
                 door.reception.ledger.reconcile(life.endpoint, counted_s)
             door.reported(life.endpoint.worker, report)
             if door.name in news:

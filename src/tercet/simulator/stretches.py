@@ -5,7 +5,6 @@ so its own histogram is what was entered between two moments.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -52,7 +51,7 @@ Told = Callable[[Stretch], None]
 class Gaps:
     """Times between tokens: of one request, all its stretches in their order, or of many requests."""
 
-    counts: Counter[int] = field(default_factory=Counter)
+    counts: dict[int, int] = field(default_factory=dict)
     last_s: float | None = None
 
     def add(self, stretch: Stretch) -> None:
@@ -61,13 +60,18 @@ class Gaps:
         Where a destination repeats the token of the source, that is no token of its stretch.
         """
         if self.last_s is not None:
-            self.counts[bin_of(stretch.first_s - self.last_s)] += 1
-        self.counts.update(stretch.gaps)
+            self._count({bin_of(stretch.first_s - self.last_s): 1})
+        self._count(stretch.gaps)
         self.last_s = stretch.last_s
 
     def merge(self, other: "Gaps") -> None:
         """Of another request."""
-        self.counts.update(other.counts)
+        self._count(other.counts)
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return sum(self.counts.values())
 
     def longest_s(self) -> float | None:
         """None without any."""
@@ -75,12 +79,17 @@ class Gaps:
 
     def quantile_s(self, share: float) -> float | None:
         """The gap that this share of all gaps does not exceed; None without any."""
-        rest = share * self.counts.total()
+        rest = share * self.total
         for number in sorted(self.counts):
             rest -= self.counts[number]
             if rest <= 0:
                 return middle_s(number)
         return None
+
+    def _count(self, more: dict[int, int]) -> None:
+        counts = self.counts
+        for number, count in more.items():
+            counts[number] = counts.get(number, 0) + count
 
 
 class StepTimes:

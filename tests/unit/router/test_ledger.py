@@ -27,13 +27,18 @@ def report(pending: int, context: int = 0) -> LoadReport:
     )
 
 
+def unreported(ledger: Ledger, worker: Endpoint) -> tuple[int, int]:
+    standing = ledger.standing(worker, None)
+    return standing.unreported_requests, standing.unreported_context_tokens
+
+
 def test_a_dispatch_counts_before_any_report_shows_it(endpoint: MakeEndpoint) -> None:
     ledger, worker = Ledger(), endpoint("prefill-0")
     with ledger.slot() as slot:
         slot.charge(worker, tokens=100, context_tokens=120, now_s=1.0)
         assert ledger.pending_tokens(worker, report(7)) == 107
         assert ledger.pending_tokens(worker, None) == 100
-        assert ledger.context_tokens(worker, report(0)) == 120
+        assert ledger.standing(worker, report(0)).context_tokens == 120
         assert ledger.outstanding(worker) == 1
 
 
@@ -72,10 +77,10 @@ def test_the_context_of_a_finished_request_counts_no_more(endpoint: MakeEndpoint
     with ledger.slot() as slot:
         slot.charge(worker, tokens=0, context_tokens=100, now_s=1.0)
         ledger.reconcile(worker, 2.0)
-        assert ledger.context_tokens(worker, report(0, context=130)) == 130
-    assert ledger.context_tokens(worker, report(0, context=130)) == 30
+        assert ledger.standing(worker, report(0, context=130)).context_tokens == 130
+    assert ledger.standing(worker, report(0, context=130)).context_tokens == 30
     ledger.reconcile(worker, 3.0)
-    assert ledger.context_tokens(worker, report(0, context=0)) == 0
+    assert ledger.standing(worker, report(0, context=0)).context_tokens == 0
 
 
 def test_leaving_the_slot_strikes_everything(endpoint: MakeEndpoint) -> None:
@@ -136,7 +141,7 @@ def test_any_order_of_bookings_returns_to_zero(steps: list[tuple[int, int, int, 
     for worker in workers:
         ledger.reconcile(worker, now_s)
         assert ledger.pending_tokens(worker, report(9)) == 9
-        assert ledger.context_tokens(worker, None) == 0
+        assert ledger.standing(worker, None).context_tokens == 0
     assert ledger.charges == 0
 
 
@@ -146,16 +151,16 @@ def test_what_no_report_shows_yet_is_told_apart_from_what_one_still_shows(
     ledger, worker = Ledger(), endpoint("decode-0")
     with ledger.slot() as old, ledger.slot() as new:
         old.charge(worker, tokens=0, context_tokens=100, now_s=1.0)
-        assert ledger.unreported(worker) == (1, 100)
+        assert unreported(ledger, worker) == (1, 100)
         ledger.reconcile(worker, 1.0 + SETTLE_S)
-        assert ledger.unreported(worker) == (0, 0)
+        assert unreported(ledger, worker) == (0, 0)
         new.charge(worker, tokens=0, context_tokens=30, now_s=1.2)
         old.strike(worker)
-        assert ledger.unreported(worker) == (0, -70), "one began, one is over"
+        assert unreported(ledger, worker) == (0, -70), "one began, one is over"
         ledger.validate()
         ledger.reconcile(worker, 1.2)
-        assert ledger.unreported(worker) == (1, 30), "this report crossed the dispatch"
+        assert unreported(ledger, worker) == (1, 30), "this report crossed the dispatch"
         ledger.validate()
-    assert ledger.unreported(worker) == (-1, -30), "it may have shown it all the same"
+    assert unreported(ledger, worker) == (-1, -30), "it may have shown it all the same"
     ledger.reconcile(worker, 2.0)
-    assert ledger.unreported(worker) == (0, 0)
+    assert unreported(ledger, worker) == (0, 0)

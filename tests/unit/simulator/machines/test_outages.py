@@ -62,7 +62,7 @@ def test_what_a_machine_said_before_it_died_is_not_computed_again(build: object)
     assert 40 < before < 120
     assert said[heir.endpoint.worker] == before
     assert town.records[0].replays == 1
-    assert town.gaps()[town.records[0].request].counts.total() == 119
+    assert town.gaps()[town.records[0].request].total == 119
     town.machines = {heir.endpoint.worker: heir}
 
 

@@ -27,7 +27,7 @@ def test_what_lies_between_two_stretches_is_a_gap() -> None:
     gaps = Gaps()
     gaps.add(Stretch(A, 1.0, 1.0, {}))
     gaps.add(Stretch(A, 1.5, 1.6, {bin_of(0.05): 2}))
-    assert gaps.counts.total() == 3
+    assert gaps.total == 3
     assert gaps.quantile_s(0.5) == pytest.approx(0.05, rel=HALF_A_BIN)
     assert gaps.longest_s() == pytest.approx(0.5, rel=HALF_A_BIN)
 
