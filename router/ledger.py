@@ -58,6 +58,8 @@ class Account:
     """One life of a worker."""
 
     charges: set[Charge] = field(default_factory=set)
+    unsettled: set[Charge] = field(default_factory=set)
+    """Those of them that no report surely counts: all that a report has to look at."""
     unreported_tokens: int = 0
     """Sent, not prefilled, and in no report yet."""
     overreported_tokens: int = 0
@@ -69,9 +71,7 @@ class Account:
     overreported_requests: int = 0
     """The number of those charges."""
     unreported_context_tokens: int = 0
-    """Of open charges that no report surely counts."""
-    unreported_requests: int = 0
-    """The number of those charges."""
+    """Of those that are not settled."""
 
     @property
     def empty(self) -> bool:
@@ -81,10 +81,10 @@ class Account:
 
     def enter(self, charge: Charge) -> None:
         self.charges.add(charge)
+        self.unsettled.add(charge)
         self.unreported_tokens += charge.tokens
         self.context_tokens += charge.context_tokens
         self.unreported_context_tokens += charge.context_tokens
-        self.unreported_requests += 1
 
     def strike(self, charge: Charge) -> None:
         """The worker has nothing of it any more."""
@@ -110,9 +110,9 @@ class Account:
     def reconcile(self, now_s: float) -> None:
         """A report arrived: it is right about everything sent before `now_s - SETTLE_S`."""
         self.nothing_overreported()
-        for charge in self.charges:
+        for charge in list(self.unsettled):
             charge.seen = True
-            if not charge.reported and charge.at_s <= now_s - SETTLE_S:
+            if charge.at_s <= now_s - SETTLE_S:
                 charge.reported = True
                 self._is_reported(charge)
                 if not charge.prefilled:
@@ -124,8 +124,8 @@ class Account:
         self.overreported_requests = 0
 
     def _is_reported(self, charge: Charge) -> None:
+        self.unsettled.remove(charge)
         self.unreported_context_tokens -= charge.context_tokens
-        self.unreported_requests -= 1
 
 
 class Ledger:
@@ -176,7 +176,7 @@ class Ledger:
         return Standing(
             max(reported - account.overreported_context_tokens, account.context_tokens),
             len(account.charges),
-            account.unreported_requests - account.overreported_requests,
+            len(account.unsettled) - account.overreported_requests,
             account.unreported_context_tokens - account.overreported_context_tokens,
         )
 
@@ -203,7 +203,7 @@ class Ledger:
             contexts = sum(charge.context_tokens for charge in account.charges)
             assert account.context_tokens == contexts, (life, account)
             unreported = [charge for charge in account.charges if not charge.reported]
-            assert account.unreported_requests == len(unreported), (life, account)
+            assert account.unsettled == set(unreported), (life, account)
             contexts = sum(charge.context_tokens for charge in unreported)
             assert account.unreported_context_tokens == contexts, (life, account)
 

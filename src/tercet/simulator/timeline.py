@@ -5,17 +5,18 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TypeVarTuple
 
+import msgspec
+
 Ts = TypeVarTuple("Ts")
 
 
-class Alarm:
-    """Something that will happen, unless it is cancelled."""
+class Alarm(msgspec.Struct, order=True):
+    """Something that will happen, unless it is cancelled. Ordered by time, then by who asked first."""
 
-    __slots__ = ("args", "callback")
-
-    def __init__(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
-        self.callback: Callable[..., object] | None = callback
-        self.args = args
+    at_s: float
+    number: int
+    callback: Callable[..., object] | None
+    args: tuple[object, ...]
 
     def cancel(self) -> None:
         self.callback, self.args = None, ()
@@ -27,17 +28,17 @@ class Timeline:
     def __init__(self) -> None:
         self._now_s = 0.0
         self._asked = 0
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[Alarm] = []
 
     def now_s(self) -> float:
         return self._now_s
 
     def call_at(self, at_s: float, callback: Callable[[*Ts], object], /, *args: *Ts) -> Alarm:
         """At that time, or now if that is over."""
-        alarm = Alarm(callback, args)
-        self._asked += 1
         now_s = self._now_s
-        heappush(self._heap, (at_s if at_s > now_s else now_s, self._asked, alarm))
+        self._asked += 1
+        alarm = Alarm(at_s if at_s > now_s else now_s, self._asked, callback, args)
+        heappush(self._heap, alarm)
         return alarm
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], /, *args: *Ts) -> Alarm:
@@ -47,10 +48,10 @@ class Timeline:
         """Let things happen as long as `while_` holds and there is any before `until_s`."""
         heap = self._heap
         while heap and while_():
-            if heap[0][0] > until_s:
+            if heap[0].at_s > until_s:
                 return
-            at_s, _, alarm = heappop(heap)
+            alarm = heappop(heap)
             callback = alarm.callback
             if callback is not None:
-                self._now_s = at_s
+                self._now_s = alarm.at_s
                 callback(*alarm.args)

@@ -57,5 +57,10 @@ def test_marks_that_are_still_wanted_survive_what_is_forgotten() -> None:
         assert times.since(marks[max(0, step - 3)]) == {
             bin_of(0.02 + wanted): steps
             for wanted in range(max(0, step - 3), step + 1)
-            if (steps := sum(bin_of(0.02 + n) == bin_of(0.02 + wanted) for n in range(max(0, step - 3), step + 1)))
+            if (
+                steps := sum(
+                    bin_of(0.02 + n) == bin_of(0.02 + wanted)
+                    for n in range(max(0, step - 3), step + 1)
+                )
+            )
         }
