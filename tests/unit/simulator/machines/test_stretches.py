@@ -52,15 +52,7 @@ def test_marks_that_are_still_wanted_survive_what_is_forgotten() -> None:
     times, marks = StepTimes(), []
     for step in range(100):
         marks.append(times.mark())
-        times.add(0.02 + step, 0.0, 1)
-        times.forget(marks[max(0, step - 3)])
-        assert times.since(marks[max(0, step - 3)]) == {
-            bin_of(0.02 + wanted): steps
-            for wanted in range(max(0, step - 3), step + 1)
-            if (
-                steps := sum(
-                    bin_of(0.02 + n) == bin_of(0.02 + wanted)
-                    for n in range(max(0, step - 3), step + 1)
-                )
-            )
-        }
+        times.add(0.02 * 2**step, 0.0, step + 1)
+        oldest = max(0, step - 3)
+        times.forget(marks[oldest])
+        assert list(times.since(marks[oldest]).values()) == [*range(oldest + 1, step + 2)]
