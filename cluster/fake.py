@@ -29,6 +29,9 @@ class FakeProcess:
         """When set, nothing is answered any more."""
         self.running = 0
         """Requests that it says it runs."""
+        self.blocks_used = 0
+        self.relieved: list[tuple[WorkerId, int]] = []
+        """To whom it was to give something."""
         self.draining = False
         self.place = asyncio.Event()
         self.dead = asyncio.Event()
@@ -71,9 +74,9 @@ class FakeProcess:
             holding=0,
             pulling=0,
             pending_prefill_tokens=0,
-            context_tokens=0,
+            context_tokens=self.blocks_used,
             blocks_total=1024,
-            blocks_used=0,
+            blocks_used=self.blocks_used,
             draining=self.draining,
         )
         return ProcessFigures(pid=4711, worker=WorkerFigures(load=load))
@@ -81,6 +84,10 @@ class FakeProcess:
     async def drain(self) -> None:
         await self._answer()
         self.draining = True
+
+    async def relieve(self, to: WorkerId, tokens: int) -> None:
+        await self._answer()
+        self.relieved.append((to, tokens))
 
     async def stop(self) -> None:
         await self._answer()

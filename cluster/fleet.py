@@ -33,6 +33,9 @@ class WorkerProcess(Protocol):
     async def drain(self) -> None:
         """Want no more work, and to be rid of what it has; its figures tell how far it is."""
 
+    async def relieve(self, to: WorkerId, tokens: int) -> None:
+        """Give requests of at most so many tokens to that worker, if their front doors agree."""
+
     async def stop(self) -> None:
         """End in good order."""
 

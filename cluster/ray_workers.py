@@ -54,6 +54,7 @@ class WorkerActor(Protocol):
         """Figures with the field names of `ProcessFigures`."""
 
     async def drain(self) -> None: ...
+    async def relieve(self, to: str, tokens: int) -> None: ...
     async def stop(self) -> None: ...
 
 
@@ -86,6 +87,9 @@ class RayWorker:
 
     async def drain(self) -> None:
         await _answer(self._actor.drain.remote())
+
+    async def relieve(self, to: WorkerId, tokens: int) -> None:
+        await _answer(self._actor.relieve.remote(to, tokens))
 
     async def stop(self) -> None:
         await _answer(self._actor.stop.remote())

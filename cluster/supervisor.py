@@ -5,9 +5,9 @@ timer turns time into ticks. Knows processes only through `Fleet`; it decides no
 """
 
 import asyncio
-from collections.abc import Iterable
 
 from tercet.clock import Clock
+from tercet.cluster.census import Census
 from tercet.cluster.commands import (
     Command,
     DrainWorker,
@@ -33,11 +33,12 @@ from tercet.cluster.events import (
 )
 from tercet.cluster.fleet import Fleet, Lodger, WorkerProcess
 from tercet.cluster.front_doors import FrontDoors
-from tercet.cluster.placement import Bundle, Room, shortage
+from tercet.cluster.rebalancing import Rebalancing
 from tercet.cluster.refusals import why_not_drain, why_not_scale
-from tercet.cluster.seat import Phase, Seat, seat_order
+from tercet.cluster.seat import Phase
 from tercet.cluster.state import ClusterState
-from tercet.cluster.status import ProcessFigures, WorkerReport
+from tercet.cluster.status import WorkerReport
+from tercet.cluster.vigil import lost
 from tercet.config import ClusterConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.ids import Incarnation, WorkerId
@@ -45,7 +46,6 @@ from tercet.wire import Endpoint, Membership
 
 STOP_TIMEOUT_S = 10.0
 """How long a worker may take to end in good order before it is killed."""
-FIGURES_TIMEOUT_S = 1.0
 
 
 class Supervisor:
@@ -65,6 +65,8 @@ class Supervisor:
         self._clock = clock
         self._doors = doors
         self._processes: dict[Incarnation, WorkerProcess] = {}
+        self._census = Census(config.pools, fleet, state, self._processes, clock)
+        self._rebalancing = Rebalancing(config, self._census, state, self._processes, clock)
         self._group: asyncio.TaskGroup
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -79,6 +81,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as self._group:
                 await self._adopt()
+                await self._rebalancing.run()
                 await asyncio.Event().wait()
         finally:
             if self._timer is not None:
@@ -127,18 +130,8 @@ class Supervisor:
             return None
 
     async def reports(self) -> list[WorkerReport]:
-        """What there is to say about every seat; bounded by `FIGURES_TIMEOUT_S`."""
-        seats = sorted(self.state.seats.values(), key=seat_order)
-        figures = await self._all_figures(seats)
-        pending = any(seat.phase is Phase.PENDING for seat in seats)
-        room = await self._fleet.room() if pending else Room((), {})
-        reports = []
-        for seat, own in zip(seats, figures, strict=True):
-            reason = seat.reason
-            if seat.phase is Phase.PENDING:
-                reason = shortage(Bundle.of(self._config.pools.of(seat.role)), room)
-            reports.append(_report(seat, reason, own, self._clock.now_s()))
-        return reports
+        """What there is to say about every seat; bounded by `census.FIGURES_TIMEOUT_S`."""
+        return await self._census.reports()
 
     # ---- events in, commands out -------------------------------------------------------------------------------------
 
@@ -194,9 +187,10 @@ class Supervisor:
         wish = await self._fleet.wish()
         self._post(wish or Desired(pools.prefill.replicas, pools.decode.replicas))
         seats = list(self.state.seats.values())
-        for seat, figures in zip(seats, await self._all_figures(seats), strict=True):
+        lives = [(seat.worker, seat.incarnation) for seat in seats]
+        for life, figures in zip(lives, await self._census.figures(seats), strict=True):
             if figures is not None and figures.worker is not None and figures.worker.load.draining:
-                self._post(Drain(seat.worker, seat.incarnation))
+                self._post(Drain(*life))
         self._adopted.set()
 
     async def _watch(self, lodger: Lodger, since: Phase = Phase.PENDING) -> None:
@@ -209,7 +203,7 @@ class Supervisor:
             if since is not Phase.UP:
                 async with asyncio.timeout(self._config.control.start_timeout_s):
                     self._post(WorkerUp(await process.start()))
-            reason = await self._lost(process)
+            reason = await lost(process, self._config.control)
         except TimeoutError:
             limit_s = self._config.control.start_timeout_s
             self._post(StartFailed(worker, incarnation, f"did not start within {limit_s:g} s"))
@@ -219,23 +213,6 @@ class Supervisor:
             self._post(WorkerLost(worker, incarnation, str(exc)))
         else:
             self._post(WorkerLost(worker, incarnation, reason))
-
-    async def _lost(self, process: WorkerProcess) -> str:
-        """Return the reason when the worker ends, or answers no health check in time."""
-        control = self._config.control
-        ended = asyncio.ensure_future(process.wait())
-        try:
-            while not (await asyncio.wait({ended}, timeout=control.health_period_s))[0]:
-                try:
-                    async with asyncio.timeout(control.health_timeout_s):
-                        await process.health()
-                except TimeoutError:
-                    return f"no answer within {control.health_timeout_s:g} s"
-            await ended
-            return "ended by itself"
-        finally:
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
 
     async def _drain(self, lodger: Lodger) -> None:
         worker, incarnation, process = lodger
@@ -270,33 +247,3 @@ class Supervisor:
                 return await process.endpoint()
         except (TimeoutError, PeerLost, PeerRefused):
             return None
-
-    async def _all_figures(self, seats: Iterable[Seat]) -> list[ProcessFigures | None]:
-        return await asyncio.gather(*(self._figures(seat) for seat in seats))
-
-    async def _figures(self, seat: Seat) -> ProcessFigures | None:
-        process = self._processes.get(seat.incarnation)
-        if process is None or seat.phase not in (Phase.UP, Phase.DRAINING):
-            return None
-        try:
-            async with asyncio.timeout(FIGURES_TIMEOUT_S):
-                return await process.figures()
-        except (TimeoutError, PeerLost, PeerRefused):
-            return None
-
-
-def _report(seat: Seat, reason: str, figures: ProcessFigures | None, now_s: float) -> WorkerReport:
-    where = seat.endpoint
-    return WorkerReport(
-        worker=seat.worker,
-        role=seat.role,
-        phase=seat.phase,
-        incarnation=seat.incarnation,
-        address=f"{where.host}:{where.port}" if where is not None else "",
-        phase_s=now_s - seat.since_s,
-        restarts=seat.restarts,
-        failures=seat.failures,
-        crash_looping=seat.crash_looping,
-        reason=reason,
-        figures=figures,
-    )

@@ -75,6 +75,11 @@ class Custody:
         leg = self.destination or self.source
         return leg.worker if leg is not None and self.phase in MOVABLE else None
 
+    def is_owned_by(self, worker: Endpoint, epoch: Epoch) -> bool:
+        """Whether that life of that worker could be told to give the request away, as which it has it under `epoch`."""
+        leg = self.of(epoch)
+        return leg is not None and leg.is_at(worker) and self.owner == leg.worker
+
     @property
     def leaving(self) -> Endpoint | None:
         """Who is giving it away while it runs; None while nobody is."""

@@ -26,6 +26,7 @@ from tercet.wire import (
     Hello,
     LoadReport,
     Message,
+    MoveWanted,
     Refused,
     Resume,
     Started,
@@ -133,6 +134,11 @@ class FakeWorker:
     def links(self) -> int:
         """Front doors that are connected."""
         return len(self._links)
+
+    def want_move(self, request: RequestId, to: WorkerId) -> None:
+        """Ask for a request that runs here to be moved."""
+        job = self.jobs[request]
+        self._say(job.link, MoveWanted(request, job.epoch, to))
 
     def hand_over(self, request: RequestId, epoch: Epoch, *, live: bool) -> bool:
         """A peer takes the request over, if it is held here under `epoch`, or runs and is moved."""

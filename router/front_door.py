@@ -27,7 +27,7 @@ from tercet.router.record import Tally
 from tercet.router.sessions import Sessions
 from tercet.router.status import FrontDoorStatus, worker_seen
 from tercet.router.views import view_of
-from tercet.wire import Endpoint, Membership
+from tercet.wire import Endpoint, Membership, MoveWanted
 
 Ts = TypeVarTuple("Ts")
 
@@ -174,6 +174,9 @@ class FrontDoor:
 
     def learned(self, worker: Endpoint, names: bytes) -> None:
         self._reception.learned(worker, names)
+
+    def wanted(self, worker: Endpoint, wish: MoveWanted) -> None:
+        self._reception.wanted(worker, wish)
 
     def connected(self, worker: Endpoint) -> None:
         self._reception.connected(worker)

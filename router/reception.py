@@ -5,6 +5,7 @@ Time is a clock and timers that are handed in, so the same code runs on an event
 owned by one of these two.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -32,7 +33,9 @@ from tercet.router.record import Tally
 from tercet.router.routes import Routes
 from tercet.router.sight import Seats, Sight
 from tercet.router.split import Split
-from tercet.wire import Adopt, Endpoint, Membership, Message, Submit
+from tercet.wire import Adopt, Endpoint, Membership, Message, MoveWanted, Submit
+
+logger = logging.getLogger(__name__)
 
 
 class Seating(Seats, Protocol):
@@ -190,6 +193,15 @@ class Reception:
     def learned(self, worker: Endpoint, names: bytes) -> None:
         """Other front doors sent it prompts with these prefixes."""
         self.hearsay.learn(life_of(worker), names)
+
+    def wanted(self, worker: Endpoint, wish: MoveWanted) -> None:
+        """A worker that is too full asks for one of its requests to be moved. Should that not be possible now, it asks again."""
+        pilot = self._pilots.get(wish.request)
+        if pilot is not None and pilot.custody.is_owned_by(worker, wish.epoch):
+            try:
+                pilot.relocate(wish.to)
+            except MoveRefused as exc:
+                logger.debug("%s stays at %s: %s", wish.request, worker.worker, exc)
 
     def connected(self, worker: Endpoint) -> None:
         """Somebody may have been waiting for it."""

@@ -17,7 +17,7 @@ from tercet.config import LinkConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.link import Link, connect
 from tercet.router.events import WorkerWord
-from tercet.wire import Endpoint, Hello, Learned, LoadReport, Message, Refused
+from tercet.wire import Endpoint, Hello, Learned, LoadReport, Message, MoveWanted, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ RETRY_S_MAX = 1.0
 SUSPECT_REPORTS = 4
 """Reports that must be missing before a worker is suspect."""
 
-Spoken = WorkerWord | LoadReport | Learned
+Spoken = WorkerWord | MoveWanted | LoadReport | Learned
 
 
 class Listener(Protocol):
@@ -41,6 +41,9 @@ class Listener(Protocol):
 
     def learned(self, worker: Endpoint, names: bytes) -> None:
         """Other front doors sent it prompts with these prefixes."""
+
+    def wanted(self, worker: Endpoint, wish: MoveWanted) -> None:
+        """The worker asks for a request of its own to be moved."""
 
     def connected(self, worker: Endpoint) -> None:
         """The worker can be sent requests."""
@@ -142,6 +145,8 @@ class Session:
                 self._listener.reported(self.endpoint)
             elif isinstance(message, Learned):
                 self._listener.learned(self.endpoint, message.names)
+            elif isinstance(message, MoveWanted):
+                self._listener.wanted(self.endpoint, message)
             elif isinstance(message, Refused) and self._correct(message):
                 heard(
                     message

@@ -77,6 +77,10 @@ class WorkerActor:
         """Want no more work, and to be rid of what it has; callable once started."""
         self._worker.drain()
 
+    async def relieve(self, to: str, tokens: int) -> None:
+        """Give requests of at most so many tokens to that worker, if their front doors agree; callable once started."""
+        self._worker.relieve(tokens, WorkerId(to))
+
     async def stop(self) -> None:
         """End the worker in good order; the process is its caller's to kill."""
         await self._worker.stop()

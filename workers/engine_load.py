@@ -20,3 +20,5 @@ class EngineLoad(msgspec.Struct, frozen=True):
     retained_blocks: int
     prefill_coefficients: Coefficients
     decode_coefficients: Coefficients
+    head_tokens: int
+    urgent: int

@@ -6,9 +6,9 @@ event, so that the server can put all of a step's events for one owner into one 
 
 import msgspec
 
-from tercet.ids import BlockId, Epoch, RequestId
+from tercet.ids import BlockId, Epoch, RequestId, WorkerId
 from tercet.request import RequestSpec, TokenLogprobs
-from tercet.wire import Failed, Refused, Started, Tokens
+from tercet.wire import Failed, MoveWanted, Refused, Started, Tokens
 
 # ---- commands --------------------------------------------------------------------------------------------------------
 
@@ -131,6 +131,13 @@ class Release(msgspec.Struct, frozen=True):
     epoch: Epoch
 
 
+class Relieve(msgspec.Struct, frozen=True):
+    """There are too many tokens here: ask the owners of some requests, of at most `tokens` together, to move them."""
+
+    tokens: int
+    to: WorkerId
+
+
 class DropOwner(msgspec.Struct, frozen=True):
     """A front door is gone: forget everything it owned that is not held or reserved on another's behalf."""
 
@@ -151,6 +158,7 @@ Command = (
     | Freeze
     | Thaw
     | Release
+    | Relieve
     | DropOwner
 )
 
@@ -161,7 +169,7 @@ class Said(msgspec.Struct, frozen=True):
     """A wire message for the request's owner."""
 
     owner: str
-    message: Started | Tokens | Refused | Failed
+    message: Started | Tokens | Refused | Failed | MoveWanted
 
 
 class Reserved(msgspec.Struct, frozen=True):

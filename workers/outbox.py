@@ -3,9 +3,9 @@
 Decides nothing; it only remembers, in each sequence, what has been said and published already.
 """
 
-from tercet.ids import BlockId, Epoch, RequestId
+from tercet.ids import BlockId, Epoch, RequestId, WorkerId
 from tercet.request import FinishReason, TokenLogprobs
-from tercet.wire import Failed, Refused, Started, Tokens
+from tercet.wire import Failed, MoveWanted, Refused, Started, Tokens
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.events import Ended, Event, Extended, Held, Published, Reserved, Said, Thaw
 from tercet.workers.sequence import Sequence
@@ -59,6 +59,11 @@ class Outbox:
     def failed(self, sequence: Sequence, reason: str, *, retryable: bool) -> None:
         """Given up; `ended` follows when the blocks are gone."""
         message = Failed(sequence.id, sequence.epoch, reason, retryable)
+        self._events.append(Said(sequence.owner, message))
+
+    def wants_move(self, sequence: Sequence, to: WorkerId) -> None:
+        """Its owner may have it moved."""
+        message = MoveWanted(sequence.id, sequence.epoch, to)
         self._events.append(Said(sequence.owner, message))
 
     def reserved(self, sequence: Sequence) -> None:

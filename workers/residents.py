@@ -21,6 +21,7 @@ from tercet.workers.events import (
     Freeze,
     Recompute,
     Release,
+    Relieve,
     Reserve,
     Run,
     Thaw,
@@ -29,6 +30,7 @@ from tercet.workers.events import (
 from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import Pace
+from tercet.workers.relief import given_away
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.sequence import Phase, Sequence
 
@@ -101,6 +103,9 @@ class Residents:
                 self._thaw(command)
             case Release():
                 self._release(command)
+            case Relieve(tokens, to):
+                for sequence in given_away(self._scheduler.running, tokens):
+                    self._outbox.wants_move(sequence, to)
             case DropOwner():
                 self._drop_owner(command.owner)
             case Unquarantine():

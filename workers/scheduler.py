@@ -168,6 +168,10 @@ class Scheduler:
         """Sum of the lengths of the running sequences."""
         return sum(len(sequence.tokens) for sequence in self.running)
 
+    def head_tokens(self) -> int:
+        """Length of the first in the queue, if it is blocks that it waits for; else 0."""
+        return len(self.waiting[0].tokens) if self.waiting and self._short_of_blocks else 0
+
     def check_integrity(self) -> None:
         """Phases, queues and reference counts agree."""
         groups = (

@@ -15,6 +15,7 @@ from tercet.wire import (
     Learned,
     LoadReport,
     Message,
+    MoveWanted,
     Refused,
     Resume,
     Stalled,
@@ -26,7 +27,9 @@ from tercet.workers.relay import Relay
 
 logger = logging.getLogger(__name__)
 
-ToFrontDoor = Started | Tokens | HandedOff | Stalled | Refused | Failed | LoadReport | Learned
+ToFrontDoor = (
+    Started | Tokens | HandedOff | Stalled | Refused | Failed | MoveWanted | LoadReport | Learned
+)
 
 
 class Orders(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tercet import wire
 from tercet.clock import Clock
 from tercet.config import ClusterConfig
-from tercet.ids import Epoch
+from tercet.ids import Epoch, WorkerId
 from tercet.link import Link
 from tercet.role import Role
 from tercet.workers import events
@@ -117,6 +117,10 @@ class Switchboard:
             self.arrivals.renew()
         self.sessions.broadcast(self.report(role))
 
+    def relieve(self, tokens: int, to: WorkerId) -> None:
+        """Ask front doors to move some of what runs here to that worker."""
+        self._engine.post(events.Relieve(tokens, to))
+
     def drain(self, role: Role) -> None:
         """From now on every report says that the worker wants to be rid of what it has; the first one goes out at once."""
         self._draining = True
@@ -146,6 +150,8 @@ class Switchboard:
             retained_blocks=load.retained_blocks,
             front_doors=len(self.sessions.relay),
             draining=self._draining,
+            head_tokens=load.head_tokens,
+            urgent=load.urgent,
         )
 
     async def close(self) -> None:

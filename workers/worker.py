@@ -139,6 +139,11 @@ class Worker:
         assert self._board is not None, "not started"
         self._board.drain(self._role)
 
+    def relieve(self, tokens: int, to: WorkerId) -> None:
+        """Give requests of at most so many tokens to that worker, if their front doors agree; callable once started."""
+        assert self._board is not None, "not started"
+        self._board.relieve(tokens, to)
+
     async def stop(self) -> None:
         """End links, tasks and threads; leaves nothing behind. Idempotent."""
         if self._beating is not None:

@@ -214,6 +214,28 @@ class FrontDoorConfig(Section, frozen=True, kw_only=True):
     cpus: Annotated[float, Meta(ge=0)] = 0.5
 
 
+class MigrationConfig(Section, frozen=True, kw_only=True):
+    """When running requests move from full decode workers to free ones, by themselves. A worker's freeness is the decode steps
+    until its KV is full. Who drains a worker needs none of this."""
+
+    enabled: bool = True
+    """Turn it off where a move costs more than a preemption: over a slow network."""
+    period_s: Seconds = 1.0
+    """Between two looks. Lower it where outputs are so fast that workers fill up in less."""
+    low_steps: Annotated[float, Meta(ge=0)] = 16.0
+    """A worker with less freeness gives requests away. Raise it where preemptions still happen (`tercet why` tells), lower it
+    where requests move that would have ended in time."""
+    high_steps: Annotated[float, Meta(ge=0)] = 128.0
+    """Only a worker with more freeness takes them. Lower it where all workers are nearly full most of the time."""
+    tokens_max: Positive = 4096
+    """Moved at once from one worker. Raise it for long contexts: a longer request never moves by itself."""
+    dwell_s: Seconds = 2.0
+    """A worker that gave or took is left alone for so long. Raise it where requests move to and fro."""
+    headroom_tokens: NonNegative = 0
+    """A worker counts as so much fuller while a request with a priority above 0 runs there, so others leave it. For those who sell
+    priority: set it to what a worker's KV holds beyond the load at which a step is still fast."""
+
+
 class AutoscalerConfig(Section, frozen=True, kw_only=True):
     """Reference to the scaling policy."""
 
@@ -251,6 +273,7 @@ class ClusterConfig(Section, frozen=True, kw_only=True):
     link: LinkConfig = LinkConfig()
     front_door: FrontDoorConfig = FrontDoorConfig()
     control: ControlConfig = ControlConfig()
+    migration: MigrationConfig = MigrationConfig()
     autoscaler: AutoscalerConfig = AutoscalerConfig()
 
     def engine_of(self, role: Role) -> EngineConfig:

@@ -13,7 +13,7 @@ from tercet.ids import BlockId, Epoch, Incarnation, RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised with every change that an older process would misread."""
 NAME_BYTES = 8
 """Of the name of one prompt prefix in `Submit.names`, `Adopt.names` and `Learned.names`; names follow each other."""
@@ -223,6 +223,14 @@ class Failed(Message, frozen=True):
     retryable: bool = True
 
 
+class MoveWanted(Message, frozen=True):
+    """This worker is too full and asks for the request, which it owns under `epoch`, to be moved; it runs on meanwhile."""
+
+    request: RequestId
+    epoch: Epoch
+    to: WorkerId
+
+
 class LoadReport(Message, frozen=True):
     """A worker's state, sent every report period to every front door."""
 
@@ -260,6 +268,10 @@ class LoadReport(Message, frozen=True):
     """Connected front doors that learn from each other; while there are several, orders carry names."""
     draining: bool = False
     """It is about to end: it wants no new requests, and those it has to be moved away."""
+    head_tokens: int = 0
+    """Length of the first waiting request, if it waits for KV blocks; 0 if it waits for its turn only, or there is none."""
+    urgent: int = 0
+    """Running requests with a priority above 0."""
 
 
 class Learned(Message, frozen=True):
@@ -291,6 +303,7 @@ WorkerMessage = (
     | Stalled
     | Refused
     | Failed
+    | MoveWanted
     | LoadReport
     | Learned
 )

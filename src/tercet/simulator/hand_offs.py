@@ -79,6 +79,7 @@ class HandOffs:
         for event in step:
             match event:
                 case events.Said(owner=owner, message=message):
+                    assert not isinstance(message, wire.MoveWanted), "nobody told it to relieve"
                     self._tell(owner, message)
                     if isinstance(message, wire.Tokens) and message.finish is not None:
                         self._carry_out(self.departures.on_engine(event, now_s))

@@ -15,7 +15,14 @@ from tercet.cluster.seat import Phase
 from tercet.cluster.state import ClusterState
 from tercet.cluster.status import FrontDoorReport
 from tercet.cluster.supervisor import Supervisor
-from tercet.config import ClusterConfig, ControlConfig, ModelConfig, PoolConfig, Pools
+from tercet.config import (
+    ClusterConfig,
+    ControlConfig,
+    MigrationConfig,
+    ModelConfig,
+    PoolConfig,
+    Pools,
+)
 from tercet.ids import FrontDoorId, WorkerId, new_incarnation
 from tercet.role import Role
 
@@ -285,3 +292,26 @@ async def test_a_pool_that_was_made_smaller_stays_so_for_the_next_supervisor(fle
         assert fleet.wished == Desired(2, 2)
         await second.shutdown()
         assert fleet.wished is None
+
+
+async def test_a_full_worker_is_told_to_give_to_a_free_one(fleet):
+    quick = replace(CONFIG, migration=MigrationConfig(period_s=0.02, dwell_s=0.05))
+    async with supervise(fleet, config=quick) as supervisor:
+        await workers_up(supervisor, 3)
+        full, free = sitting(fleet, D0), sitting(fleet, WorkerId("decode-1"))
+        full.running, full.blocks_used = 20, 1020
+        await eventually(lambda: len(full.relieved) > 1)
+        assert {to for to, _ in full.relieved} == {free.worker}
+        full.hung = True
+        await eventually(lambda: full.dead.is_set())
+    assert free.relieved == sitting(fleet, WorkerId("prefill-0")).relieved == []
+
+
+async def test_nobody_is_told_where_moves_are_not_wanted(fleet):
+    still = replace(CONFIG, migration=MigrationConfig(enabled=False, period_s=0.02))
+    async with supervise(fleet, config=still) as supervisor:
+        await workers_up(supervisor, 3)
+        full = sitting(fleet, D0)
+        full.running, full.blocks_used = 20, 1020
+        await asyncio.sleep(0.3)
+        assert full.relieved == []

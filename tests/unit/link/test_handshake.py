@@ -26,7 +26,7 @@ async def dial(endpoint, hello):
 
 async def test_another_version_is_refused_naming_both(host, hello):
     endpoint = await host.serve(serve_nothing, CONFIG)
-    with pytest.raises(PeerRefused, match=r"protocol 99.*speaks 1"):
+    with pytest.raises(PeerRefused, match=rf"protocol 99.*speaks {PROTOCOL_VERSION}"):
         await dial(endpoint, hello(protocol=99))
 
 
@@ -35,7 +35,7 @@ def test_a_hello_of_unknown_layout_is_answered_all_the_same(rest):
     frame = msgspec.msgpack.encode([["Hello", PROTOCOL_VERSION + 1, *rest]])
     hello, answer = judge(frame, greet=lambda _: pytest.fail("was decoded"))
     assert hello is None
-    assert answer == Refuse(f"you speak protocol {PROTOCOL_VERSION + 1}, this worker speaks 1")
+    assert answer == Refuse(f"you speak protocol {PROTOCOL_VERSION + 1}, this worker speaks {PROTOCOL_VERSION}")
 
 
 @pytest.mark.parametrize("frame", [b"", b"GET / HTTP/1.1", msgspec.msgpack.encode([]), b"\xc1"])

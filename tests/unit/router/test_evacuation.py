@@ -118,3 +118,21 @@ async def test_a_cluster_whose_only_decode_worker_is_to_end_is_not_ready(house):
     assert home.front_door.status().ready
     home.peers[D0].draining = True
     await until(lambda: not home.front_door.status().ready)
+
+
+async def test_a_worker_that_is_too_full_has_its_wish_and_an_impossible_one_changes_nothing(
+    house, spec
+):
+    home = await house("decode-0", "decode-1")
+    specs, tasks = await crowd(home, spec, 3, D0)
+    wishes = list(home.peers[D0].jobs)
+    home.peers[D0].want_move(wishes[0], D1)
+    home.peers[D0].want_move(wishes[1], WorkerId("decode-9"))
+    home.peers[D0].want_move(wishes[2], D0)
+    await until(lambda: wishes[0] in home.peers[D1].jobs)
+    for one, task in zip(specs, tasks, strict=True):
+        tokens, record = await task
+        assert tokens == fake_output(one)
+        assert record.replays == 0
+    moved = [(await task)[1].moves for task in tasks]
+    assert sorted(map(len, moved)) == [0, 0, 1]

@@ -15,7 +15,7 @@ from tercet.role import Role
 from tercet.router.events import WorkerWord
 from tercet.router.fake_worker import FakeWorker
 from tercet.router.session import Session
-from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, Refused
+from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, MoveWanted, Refused
 
 CONFIG = LinkConfig(heartbeat_s=0.2, dead_after_s=0.6, report_period_s=0.05)
 
@@ -34,6 +34,9 @@ class Diary:
 
     def learned(self, worker: Endpoint, names: bytes) -> None:
         self.events.append("learned")
+
+    def wanted(self, worker: Endpoint, wish: MoveWanted) -> None:
+        self.events.append("wanted")
 
     def connected(self, worker: Endpoint) -> None:
         self.events.append("connected")
