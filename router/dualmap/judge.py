@@ -21,6 +21,8 @@ class PairReason(StrEnum):
     """Neither has usefully more cached: the one that is earlier, or less loaded."""
     SWITCH = "switch"
     """The other one has more cached but is too slow, too full or too busy for that to count."""
+    HOLDER = "holder"
+    """Not of the pair, but it has usefully more of the prompt cached than both, and is good enough."""
     ALONE = "alone"
     """The only one of the pair that may be asked."""
     ESCAPE = "escape"
