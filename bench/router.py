@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import capacity_cells
 import router_capacity
 import router_cost
 
@@ -25,7 +26,11 @@ def main() -> None:
     capacity.add_argument("--cells", type=int, nargs="+", help="numbers; all by default")
     capacity.add_argument("--policies", nargs="+", default=[], help="names; all by default")
     capacity.add_argument("--processes", type=int, default=2)
-    capacity.add_argument("--json", type=Path, help="also write the rows here, with each one")
+    capacity.add_argument(
+        "--json",
+        type=Path,
+        help="also write the rows here, with each one; what is there already is kept",
+    )
     capacity.add_argument("--show", type=Path, help="only show what such a file has")
     capacity.add_argument("--list", action="store_true", help="only list the cells")
     arguments = parser.parse_args()
@@ -36,10 +41,10 @@ def main() -> None:
 
 
 def measure_capacity(arguments: argparse.Namespace) -> None:
-    cells = router_capacity.CELLS
+    cells = capacity_cells.CELLS
     if arguments.list:
         for number, cell in enumerate(cells):
-            Console().print(number, cell)
+            Console().print(f"{number:3} {cell}")
     elif arguments.show:
         router_capacity.show(router_capacity.load_rows(arguments.show))
     elif arguments.traces is None:
