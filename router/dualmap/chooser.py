@@ -90,7 +90,7 @@ class DualMap:
             return None
         best = scored[0]
         for other in scored[1:]:
-            best = self._judge.better(best, other)
+            best = self._judge.better(ask, best, other)
         return Choice(best.view, scored, PairReason.ESCAPE)
 
     def _key(self, ask: Ask) -> int:
