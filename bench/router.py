@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 import capacity_cells
+import capacity_plot
 import router_capacity
 import router_cost
 
@@ -32,6 +33,7 @@ def main() -> None:
         help="also write the rows here, with each one; what is there already is kept",
     )
     capacity.add_argument("--show", type=Path, help="only show what such a file has")
+    capacity.add_argument("--plot", type=Path, help="draw what --show shows")
     capacity.add_argument("--list", action="store_true", help="only list the cells")
     arguments = parser.parse_args()
     if arguments.way == "cost":
@@ -46,7 +48,10 @@ def measure_capacity(arguments: argparse.Namespace) -> None:
         for number, cell in enumerate(cells):
             Console().print(f"{number:3} {cell}")
     elif arguments.show:
-        router_capacity.show(router_capacity.load_rows(arguments.show))
+        rows = router_capacity.load_rows(arguments.show)
+        router_capacity.show(rows)
+        if arguments.plot:
+            capacity_plot.plot(rows, arguments.plot)
     elif arguments.traces is None:
         raise SystemExit("--traces is missing: a folder with the public traces, see docs/traces.md")
     else:
