@@ -1,4 +1,4 @@
-"""A trace at any rate, and what no policy can beat on it."""
+"""A trace at any rate, and how much of it would be in time with one queue and one endless cache for all workers."""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator

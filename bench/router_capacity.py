@@ -2,7 +2,8 @@
 
 Workers are ideal (`tercet.simulator.ideal_machine`): 20,000 tokens a second, one prompt at a time, first come first served,
 a cache of full 512-token blocks; a request is in time when its first token comes within 5 s. cap90 and cap99 are the largest
-rates at which 90 and 99 % are in time, to within 2.5 %. The ceiling is one queue for all workers and one endless cache.
+rates at which 90 and 99 % are in time, to within 2.5 %. The ceiling is one endless cache and one queue for all workers, first
+come first served; whoever lets those wait who are late anyway may come a little above it.
 
 Rivals route every request at once, as they do at home; `tercet` is DualMap with the queue at the door. With views that are
 `age` old there are four front doors, and caches and loads are as old as the last report; rivals keep no account of what they
