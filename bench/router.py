@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+import capacity_cells
+import capacity_plot
 import router_capacity
 import router_cost
 
@@ -25,8 +27,13 @@ def main() -> None:
     capacity.add_argument("--cells", type=int, nargs="+", help="numbers; all by default")
     capacity.add_argument("--policies", nargs="+", default=[], help="names; all by default")
     capacity.add_argument("--processes", type=int, default=2)
-    capacity.add_argument("--json", type=Path, help="also write the rows here, with each one")
+    capacity.add_argument(
+        "--json",
+        type=Path,
+        help="also write the rows here, with each one; what is there already is kept",
+    )
     capacity.add_argument("--show", type=Path, help="only show what such a file has")
+    capacity.add_argument("--plot", type=Path, help="draw what --show shows")
     capacity.add_argument("--list", action="store_true", help="only list the cells")
     arguments = parser.parse_args()
     if arguments.way == "cost":
@@ -36,12 +43,15 @@ def main() -> None:
 
 
 def measure_capacity(arguments: argparse.Namespace) -> None:
-    cells = router_capacity.CELLS
+    cells = capacity_cells.CELLS
     if arguments.list:
         for number, cell in enumerate(cells):
-            Console().print(number, cell)
+            Console().print(f"{number:3} {cell}")
     elif arguments.show:
-        router_capacity.show(router_capacity.load_rows(arguments.show))
+        rows = router_capacity.load_rows(arguments.show)
+        router_capacity.show(rows)
+        if arguments.plot:
+            capacity_plot.plot(rows, arguments.plot)
     elif arguments.traces is None:
         raise SystemExit("--traces is missing: a folder with the public traces, see docs/traces.md")
     else:

@@ -64,6 +64,8 @@ class Account:
     """Sent, not prefilled, and in no report yet."""
     overreported_tokens: int = 0
     """Prefilled or dropped since the last report, which still counts them."""
+    begun_tokens: int = 0
+    """Of the first of these to be prefilled: of it the report counts only what was not computed yet."""
     context_tokens: int = 0
     """Of all open charges."""
     overreported_context_tokens: int = 0
@@ -88,7 +90,7 @@ class Account:
 
     def strike(self, charge: Charge) -> None:
         """The worker has nothing of it any more."""
-        self.prefilled(charge)
+        self._settle(charge)
         self.charges.remove(charge)
         self.context_tokens -= charge.context_tokens
         if not charge.reported:
@@ -99,6 +101,11 @@ class Account:
 
     def prefilled(self, charge: Charge) -> None:
         """Nothing of the charge is pending any more; idempotent."""
+        if charge.reported and not charge.prefilled and not self.begun_tokens:
+            self.begun_tokens = charge.tokens
+        self._settle(charge)
+
+    def _settle(self, charge: Charge) -> None:
         if charge.prefilled:
             return
         charge.prefilled = True
@@ -120,7 +127,7 @@ class Account:
 
     def nothing_overreported(self) -> None:
         """There is a new report, or none any more."""
-        self.overreported_tokens = self.overreported_context_tokens = 0
+        self.overreported_tokens = self.overreported_context_tokens = self.begun_tokens = 0
         self.overreported_requests = 0
 
     def _is_reported(self, charge: Charge) -> None:
@@ -158,13 +165,16 @@ class Ledger:
     ) -> int:
         """Prompt tokens the worker still has to compute: what it reported, corrected by what we know better.
 
-        `computed_tokens` is what it can have computed since its report. Ours that came back are among them.
+        `computed_tokens` is what it can have computed since its report, 0 if its speed is not known. Ours that came back are
+        among them, but the first one may have been computed in part before.
         """
         reported = report.pending_prefill_tokens if report is not None else 0
         account = self._accounts.get(life_of(worker))
         if account is None:
             return max(0, reported - computed_tokens)
-        over_tokens = max(account.overreported_tokens, computed_tokens)
+        over_tokens = account.overreported_tokens
+        if computed_tokens:
+            over_tokens = max(over_tokens - account.begun_tokens, computed_tokens)
         return max(0, reported - over_tokens) + account.unreported_tokens
 
     def standing(self, worker: Endpoint, report: LoadReport | None) -> Standing:

@@ -1,6 +1,6 @@
 """DualMap as a chooser: key, pair, choice; and everybody, when the pair will not do.
 
-Looks at two workers, however many there are, except in an escape.
+Looks at two workers, and at one more that has most of the prompt cached, however many there are, except in an escape.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,15 +40,36 @@ class DualMap:
         self._granule_tokens, self._escape = granule_tokens, escape
 
     def choose(self, ask: Ask, pool: Pool) -> Choice | None:
-        """The better one of the request's pair; None when nobody in the pool may be asked."""
+        """The better one of the request's pair, or who has the prompt cached; None when nobody in the pool may be asked."""
         self._ring.sync(pool.members)
         pair = [self._judge.score(ask, view) for view in self._pair(self._key(ask), pool)]
         if not pair:
             return self._best_of_all(ask, pool)
+        holder = self._holder(ask, pool, pair)
+        if holder is not None:
+            return holder
         verdict = self._verdict(ask, pair)
         if verdict.reason is PairReason.ESCAPE and self._escape:
             return self._best_of_all(ask, pool)
         return Choice(verdict.best.view, tuple(pair), verdict.reason)
+
+    def _holder(self, ask: Ask, pool: Pool, pair: Sequence[Scored]) -> Choice | None:
+        """Who has usefully more cached than both of the pair, and is good enough.
+
+        There is somebody where a key has grown, the ring has changed, or the turn before was drawn away or had to escape.
+        Nobody looks who would save less than half of the prompt.
+        """
+        best = max(pair, key=lambda scored: scored.view.hit_tokens)
+        if 2 * best.view.hit_tokens >= ask.tokens:
+            return None
+        view = next(pool.nearest(), None)
+        if view is None or view.suspect or view.hit_tokens <= best.view.hit_tokens:
+            return None
+        third = self._judge.score(ask, view)
+        verdict = self._judge.decide(ask, third, best)
+        if verdict != (third, PairReason.AFFINITY):
+            return None
+        return Choice(view, (third, best), PairReason.HOLDER)
 
     def _verdict(self, ask: Ask, pair: Sequence[Scored]) -> Verdict:
         if len(pair) == 2:
@@ -69,7 +90,7 @@ class DualMap:
             return None
         best = scored[0]
         for other in scored[1:]:
-            best = self._judge.better(best, other)
+            best = self._judge.better(ask, best, other)
         return Choice(best.view, scored, PairReason.ESCAPE)
 
     def _key(self, ask: Ask) -> int:

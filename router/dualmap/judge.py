@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from tercet.router.forecast import Forecast
+from tercet.router.forecast import Forecast, prefill_s
 from tercet.router.policy import Ask, Scored, WorkerView
+
+LATE_PRICE = 3.0
+"""Seconds that one who is late anyway must be earlier for each second of prefill that this costs more. At 0 agents' long
+contexts were computed again where that helped nobody: 14 % more tokens, and 98.0 instead of 99.3 % in time."""
 
 
 class PairReason(StrEnum):
@@ -21,6 +25,8 @@ class PairReason(StrEnum):
     """Neither has usefully more cached: the one that is earlier, or less loaded."""
     SWITCH = "switch"
     """The other one has more cached but is too slow, too full or too busy for that to count."""
+    HOLDER = "holder"
+    """Not of the pair, but it has usefully more of the prompt cached than both, and is good enough."""
     ALONE = "alone"
     """The only one of the pair that may be asked."""
     ESCAPE = "escape"
@@ -44,7 +50,7 @@ class Judge(Protocol):
     def good_enough(self, ask: Ask, scored: Scored) -> bool:
         """Whether there is no need to look at workers outside the pair."""
 
-    def better(self, one: Scored, other: Scored) -> Scored:
+    def better(self, ask: Ask, one: Scored, other: Scored) -> Scored:
         """The better one where affinity does not count; the first in a tie."""
 
 
@@ -85,7 +91,7 @@ class SloJudge:
         near = self.affinity.nearer(ask, one, other)
         if near is not None and self.good_enough(ask, near):
             return Verdict(near, PairReason.AFFINITY)
-        better = self.better(one, other)
+        better = self.better(ask, one, other)
         if not self.good_enough(ask, better):
             return Verdict(better, PairReason.ESCAPE)
         return Verdict(better, PairReason.BALANCE if near is None else PairReason.SWITCH)
@@ -94,9 +100,15 @@ class SloJudge:
         assert scored.predicted_ttft_s is not None, scored
         return scored.predicted_ttft_s <= self.ttft_slo_s
 
-    def better(self, one: Scored, other: Scored) -> Scored:
-        def rank(scored: Scored) -> float:
+    def better(self, ask: Ask, one: Scored, other: Scored) -> Scored:
+        def rank(scored: Scored) -> tuple[bool, float]:
             assert scored.predicted_ttft_s is not None, scored
-            return scored.view.ahead_tokens if self.by_load else scored.predicted_ttft_s
+            if self.by_load:
+                return False, scored.view.ahead_tokens
+            if self.good_enough(ask, scored):
+                return False, scored.predicted_ttft_s
+            coefficients = self.forecast.coefficients(scored.view.report)
+            own_s = prefill_s(scored.view.miss_tokens(ask), ask.tokens, coefficients)
+            return True, scored.predicted_ttft_s + LATE_PRICE * own_s
 
         return min(one, other, key=rank)

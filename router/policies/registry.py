@@ -52,6 +52,11 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         return tuple(self._policies)
 
+    def add(self, name: str, kind: type[PolicyOptions]) -> None:
+        """One more, for who has a policy of their own."""
+        assert name not in self._policies, f"there is a policy {name!r}"
+        self._policies[name] = kind
+
     def options(self, name: str, options: Mapping[str, float]) -> PolicyOptions:
         """The policy's options, or ConfigError naming the policies or options there are."""
         kind = self._policies.get(name)

@@ -26,6 +26,7 @@ CHOICE_WORDS: dict[str, str] = {
     PairReason.AFFINITY: "it has usefully more of it cached, and that is worth its load",
     PairReason.BALANCE: "neither of its pair has usefully more cached, and it is earlier or less loaded",
     PairReason.SWITCH: "the other of its pair has more cached, but is too slow, too full or too busy",
+    PairReason.HOLDER: "it has usefully more of it cached than either of its pair",
     PairReason.ALONE: "it is the only one of its pair that could be asked",
     PairReason.ESCAPE: "neither of its pair would do, and it is the best of all",
     Detour.DRAWN: "it was idle while the request waited for another one, and begins with it sooner",

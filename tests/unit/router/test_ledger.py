@@ -71,6 +71,22 @@ def test_what_was_prefilled_since_the_last_report_counts_no_more(endpoint: MakeE
         assert ledger.pending_tokens(worker, report(30)) == 30
 
 
+def test_what_the_report_had_left_out_of_a_prefill_is_not_taken_off_again(
+    endpoint: MakeEndpoint,
+) -> None:
+    """The first of two was computed but for 10 tokens when the worker reported."""
+    ledger, worker = Ledger(), endpoint("prefill-0")
+    with ledger.slot() as first, ledger.slot() as second:
+        for slot in (first, second):
+            slot.charge(worker, tokens=100, context_tokens=100, now_s=1.0)
+        ledger.reconcile(worker, 2.0)
+        first.prefilled(worker)
+        assert ledger.pending_tokens(worker, report(110), computed_tokens=12) == 98
+        second.prefilled(worker)
+        assert ledger.pending_tokens(worker, report(110), computed_tokens=95) == 10
+        assert ledger.pending_tokens(worker, report(110), computed_tokens=108) == 2
+
+
 def test_the_context_of_a_finished_request_counts_no_more(endpoint: MakeEndpoint) -> None:
     """Else its conversation's next turn would flee from the worker that has the cache."""
     ledger, worker = Ledger(), endpoint("decode-0")

@@ -3,6 +3,7 @@
 Each says in the new trace's name what was done, so that no figure is taken for one of the published trace.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
@@ -71,13 +72,18 @@ def head_sessions(trace: ClosedTrace, count: int) -> ClosedTrace:
     return replace(trace, name=f"{trace.name}, first {count} sessions", sessions=first)
 
 
+COMMON_SHARE = 0.1
+"""A prefix of more than so many of the requests is a system prompt, not a conversation."""
+
+
 def overlay_hot_prefix(
     trace: Trace, share: float = 0.3, tokens: int = 6144, seed: int = 0
 ) -> Trace:
-    """A share of the requests, drawn by lot, gets one and the same prefix of `tokens` tokens in front of its own prompt.
+    """A share of the conversations, drawn by lot, gets one and the same prefix of `tokens` tokens in front of all its prompts.
 
-    Those that had a prefix in common still have it if both or neither were drawn. `tokens` is whole blocks, else the old
-    blocks would be cut anew, and what is shared within a block nobody knows.
+    Conversations are told apart by the first name that is not common to more than a tenth of the requests, so what the turns
+    of one had in common they still have. `tokens` is whole blocks, else the old blocks would be cut anew, and what is shared
+    within a block nobody knows.
     """
     blocks, rest = divmod(tokens, trace.block_tokens)
     assert 0 <= share <= 1, f"not a share: {share}"
@@ -86,8 +92,10 @@ def overlay_hot_prefix(
     hot = named(salt, range(blocks))
 
     def change(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+        common = _common(trace.arrivals)
         for index, arrival in enumerate(arrivals):
-            if mix(lot + index) >= share * 2**64:
+            own = next((name for name in arrival.names if name not in common), index)
+            if mix(lot ^ own) >= share * 2**64:
                 yield arrival
                 continue
             names = hot + tuple([mix(name ^ salt) for name in arrival.names])
@@ -95,6 +103,13 @@ def overlay_hot_prefix(
 
     label = f"synthetic hot prefix of {tokens} tokens on {share:.0%}"
     return _changed(trace, label, derived(trace.arrivals, change))
+
+
+def _common(arrivals: Sequence[Arrival]) -> frozenset[int]:
+    """Names that more than `COMMON_SHARE` of the requests have, and more than one."""
+    counts = Counter(name for arrival in arrivals for name in arrival.names)
+    most = max(1, COMMON_SHARE * len(arrivals))
+    return frozenset(name for name, count in counts.items() if count > most)
 
 
 def _changed(trace: Trace, label: str, arrivals: Sequence[Arrival]) -> Trace:

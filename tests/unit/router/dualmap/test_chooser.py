@@ -49,6 +49,9 @@ class Glass:
         self.found.append(worker)
         return self.pool.find(worker)
 
+    def nearest(self) -> Iterator[WorkerView]:
+        return self.pool.nearest()
+
     def __iter__(self) -> Iterator[WorkerView]:
         for view in self.pool:
             self.found.append(view.worker)
@@ -69,6 +72,25 @@ def test_two_workers_are_looked_at_and_the_choice_says_which(
     )[:2]
     assert choice.reason == PairReason.BALANCE
     assert choice.candidates[0].predicted_ttft_s == pytest.approx(1.024)
+
+
+def test_who_holds_the_prompt_is_asked_before_the_pair_unless_it_would_be_late(
+    ask: MakeAsk, idle: list[WorkerView]
+) -> None:
+    a = ask("a", "sys/chat/turn/now")
+    pair = {scored.view.worker for scored in choose(dualmap(), a, idle).candidates}
+    other = next(view.worker for view in idle if view.worker not in pair)
+
+    def choice(hit_tokens: int, pending_tokens: int) -> Choice:
+        changed = {"hit_tokens": hit_tokens, "pending_tokens": pending_tokens}
+        views = [structs.replace(v, **changed) if v.worker == other else v for v in idle]
+        return choose(dualmap(), a, views)
+
+    held = choice(1536, 4000)
+    assert (held.view.worker, held.reason) == (other, PairReason.HOLDER)
+    assert len(held.candidates) == 2, "and the better one of the pair may draw it"
+    assert choice(1536, 5000).reason == PairReason.BALANCE
+    assert choice(128, 0).reason == PairReason.BALANCE, "too little to be of use"
 
 
 def test_the_turns_of_a_conversation_stay_with_two_workers_whatever_their_load(

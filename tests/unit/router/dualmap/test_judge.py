@@ -48,6 +48,14 @@ def test_neither_keeps_the_promise(view: MakeView, long: Ask) -> None:
     assert decide(slo_judge(), long, one, other) == ("a", PairReason.ESCAPE)
 
 
+def test_who_is_late_anyway_goes_where_it_costs_little(view: MakeView, long: Ask) -> None:
+    """Elsewhere 2,000 tokens more are computed: worth it if that is more than 6 s earlier, or in time."""
+    other, judge = view("b", pending=1500), slo_judge()
+    assert decide(judge, long, view("a", hit=2000, pending=9000), other) == ("a", PairReason.ESCAPE)
+    assert decide(judge, long, view("a", hit=2000, pending=10_000), other)[0] == "b"
+    assert decide(judge, long, view("a", hit=2000, pending=3100), view("b"))[0] == "b"
+
+
 def test_without_a_useful_hit_the_earlier_one_is_chosen(view: MakeView, long: Ask) -> None:
     assert decide(slo_judge(), long, view("a", pending=7), view("b")) == ("b", PairReason.BALANCE)
     small = view("a", hit=400, pending=300)

@@ -1,6 +1,7 @@
 """Traces made of traces."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -85,6 +86,19 @@ def test_a_hot_prefix_is_common_to_its_share_and_keeps_apart_what_was_apart() ->
     left = [new for new in hot.arrivals if new.prompt_tokens == 13]
     assert len(left) + len(drawn) == 1000
     assert set(left) < set(trace.arrivals)
+
+
+def test_turns_of_a_conversation_get_a_hot_prefix_together() -> None:
+    talks = range(100, 300)
+    prompts = [
+        (7, talk, *range(10 * talk, 10 * talk + turn)) for turn in range(3) for talk in talks
+    ]
+    arrivals = tuple(Arrival(at_s, 4 * len(names), 5, names) for at_s, names in enumerate(prompts))
+    hot = overlay_hot_prefix(Trace("made up", 4, arrivals), 0.3, 8)
+    drawn = [new for new, old in zip(hot.arrivals, arrivals, strict=True) if new != old]
+    assert len(drawn) == pytest.approx(180, abs=45)
+    turns = Counter(new.names[3] for new in drawn)
+    assert set(turns.values()) == {3}, "a conversation has lost what its turns had in common"
 
 
 def test_lots_are_drawn_by_seed() -> None:
