@@ -35,7 +35,9 @@ def test_a_hello_of_unknown_layout_is_answered_all_the_same(rest):
     frame = msgspec.msgpack.encode([["Hello", PROTOCOL_VERSION + 1, *rest]])
     hello, answer = judge(frame, greet=lambda _: pytest.fail("was decoded"))
     assert hello is None
-    assert answer == Refuse(f"you speak protocol {PROTOCOL_VERSION + 1}, this worker speaks {PROTOCOL_VERSION}")
+    assert answer == Refuse(
+        f"you speak protocol {PROTOCOL_VERSION + 1}, this worker speaks {PROTOCOL_VERSION}"
+    )
 
 
 @pytest.mark.parametrize("frame", [b"", b"GET / HTTP/1.1", msgspec.msgpack.encode([]), b"\xc1"])
