@@ -106,4 +106,7 @@ async def test_an_older_server_s_socket_file_is_left_alone_by_its_late_death(hos
 
 def test_hello_starts_with_its_name_and_version_for_ever():
     hello = Hello(PROTOCOL_VERSION, "c", "s", Incarnation("i"), Incarnation("e"))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode([hello]))[0][:2] == ["Hello", 1]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode([hello]))[0][:2] == [
+        "Hello",
+        PROTOCOL_VERSION,
+    ]
