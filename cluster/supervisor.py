@@ -111,7 +111,7 @@ class Supervisor:
         wish = Desired(
             now.prefill if prefill is None else prefill, now.decode if decode is None else decode
         )
-        reason = why_not_scale(self._config.pools, wish.prefill, wish.decode)
+        reason = why_not_scale(self.state, self._config.pools, wish.prefill, wish.decode)
         if not reason:
             await self._fleet.remember(wish)
             self._post(wish)

@@ -185,14 +185,23 @@ def test_only_what_is_up_can_be_drained_and_the_last_decode_worker_cannot(state)
     assert "the only decode worker" in why_not_drain(state, D0)
 
 
-def test_a_cluster_keeps_a_decode_worker_and_gets_no_pool_that_its_file_has_not():
+def test_a_cluster_keeps_a_decode_worker_and_gets_no_pool_that_its_file_has_not(state):
     apart = Pools()
     together = Pools(prefill=PoolConfig(replicas=0))
-    assert why_not_scale(apart, 0, 1) == why_not_scale(apart, 5, 9) == ""
-    assert why_not_scale(together, 0, 3) == ""
-    assert "no prefill pool" in why_not_scale(together, 1, 3)
-    assert "tercet down" in why_not_scale(apart, 1, 0)
-    assert why_not_scale(apart, -1, 1)
+    assert why_not_scale(state, apart, 0, 1) == why_not_scale(state, apart, 5, 9) == ""
+    assert why_not_scale(state, together, 0, 3) == ""
+    assert "no prefill pool" in why_not_scale(state, together, 1, 3)
+    assert "tercet down" in why_not_scale(state, apart, 1, 0)
+    assert why_not_scale(state, apart, -1, 1)
+
+
+def test_a_pool_is_not_made_smaller_at_the_cost_of_the_only_worker_that_is_up(state):
+    state.handle(Desired(1, 2), 0.0)
+    bring_up(state, D1, 2, 1.0)
+    assert "none of the decode workers that would stay is up" in why_not_scale(state, Pools(), 1, 1)
+    assert why_not_scale(state, Pools(), 1, 2) == ""
+    bring_up(state, D0, 1, 2.0)
+    assert why_not_scale(state, Pools(), 1, 1) == ""
 
 
 def test_a_seat_wanted_again_while_it_stops_is_filled_when_it_is_empty(state):
