@@ -59,6 +59,8 @@ class Figures:
     moves_declined: int
     stopped_with_requests: int
     """Workers that were not empty after `control.drain_timeout_s`."""
+    itl_ms_p50: float
+    """Of the requests' mean times between two tokens: what a stall is to be compared with."""
     stall_ms_p50: float
     stall_ms_p99: float
     stall_ms_max: float
@@ -169,6 +171,7 @@ async def measure(cluster: Cluster, grpc: str, count: int, clients: int, tokens:
 def summary(crowd: Crowd, drains: list[float], stopped: int) -> Figures:
     moves = [move for record in crowd.records for move in record.moves]
     stalls = sorted(move.stall_ms for move in moves if move.stall_ms is not None) or [0.0]
+    itls = sorted(one.itl_ms for one in crowd.records if one.itl_ms is not None) or [0.0]
     return Figures(
         scale_downs=len(drains),
         answers=crowd.outcomes["answer"],
@@ -178,6 +181,7 @@ def summary(crowd: Crowd, drains: list[float], stopped: int) -> Figures:
         moves=sum(not move.reason for move in moves),
         moves_declined=sum(bool(move.reason) for move in moves),
         stopped_with_requests=stopped,
+        itl_ms_p50=round(itls[len(itls) // 2], 1),
         stall_ms_p50=round(stalls[len(stalls) // 2], 1),
         stall_ms_p99=round(stalls[len(stalls) * 99 // 100], 1),
         stall_ms_max=round(stalls[-1], 1),
