@@ -51,7 +51,8 @@ class ControllerHandle:
             .remote(encoded, worker_class, str(run_dir))
         )
         handle = cls(config.name, actor)
-        if handle._ask("config", CALL_TIMEOUT_S * 3) != encoded:  # its process may have to start
+        running = handle._ask("config", CALL_TIMEOUT_S * 3)  # its process may have to start
+        if msgspec.msgpack.decode(running, type=ClusterConfig) != config:
             raise TercetError(
                 f"cluster {config.name!r} runs with another configuration;"
                 f" end it with `tercet down --name {config.name}` or give this one another name"
