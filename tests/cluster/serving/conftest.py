@@ -127,7 +127,7 @@ def _counts(figures: WorkerFigures) -> dict[str, int]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(demo_model: Path) -> Iterator[ServingCluster]:
     light = Resources(cpus=0.1)
     config = ClusterConfig(
