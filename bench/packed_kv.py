@@ -96,9 +96,9 @@ class Pair:
         began_s = time.perf_counter()
         remote = blocks
         if codec is not Codec.NONE:
-            packed = self.packer.pack(blocks, words, codec)
+            packed = self.packer.pack(blocks, blocks, words, codec)  # as many slots as blocks
             assert packed is not None
-            remote, words = tuple(map(BlockId, packed.slots)), packed.generations
+            words = packed
         job = PullJob(
             JobId(RequestId("r"), Epoch(1), self._number), PEER, remote, blocks, words, codec
         )

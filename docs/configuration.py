@@ -79,6 +79,8 @@ def _type(value: Node) -> str:
     if choices := value.get("enum"):
         assert isinstance(choices, list)
         return " or ".join(f"`{choice}`" for choice in choices)
+    if value.get("type") == "array":
+        return f"list of {_type(_node(value['items']))}"
     words = {
         "integer": "whole number",
         "number": "number",

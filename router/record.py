@@ -75,6 +75,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     pulled_tokens: int = 0
     pulled_bytes: int = 0
+    pulled_codec: str = "none"
+    """How what was pulled was packed, if any of it was: its output may differ from that of one worker."""
     pull_ms: float = 0.0
     pull_exposed_ms: float = 0.0
     """What the hand-off added before the second token."""
@@ -226,6 +228,7 @@ class Tally:
             output_tokens=self.output_tokens,
             pulled_tokens=usage.pulled_tokens,
             pulled_bytes=usage.pulled_bytes,
+            pulled_codec=usage.pulled_codec,
             pull_ms=usage.pull_s * 1e3,
             pull_exposed_ms=usage.pull_exposed_s * 1e3,
             recomputed=usage.recomputed,

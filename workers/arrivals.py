@@ -4,7 +4,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tercet import wire
 from tercet.clock import Clock
@@ -25,6 +25,7 @@ from tercet.workers.move import (
 )
 from tercet.workers.sources import FromSource, agent_name
 from tercet.workers.transfer import Pulled, PullFailed, PullJob, TransferEvent
+from tercet.workers.transfer.codec_choice import Codec, CodecChoice, Observation
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,18 @@ class SourceLinks(Protocol):
 
     def require(self, endpoint: wire.Endpoint) -> None: ...
     def post(
-        self, name: str, message: wire.Pull | wire.Freeze | wire.Renew | wire.Release
+        self, name: str, message: wire.Pull | wire.Freeze | wire.Took | wire.Renew | wire.Release
     ) -> None: ...
+
+
+class PullTerms(NamedTuple):
+    """What a destination knows of its KV and of how it may be packed."""
+
+    block_tokens: int
+    block_bytes: int
+    choice: CodecChoice
+    packed_blocks_max: int = 1
+    """In one pull."""
 
 
 @dataclass(slots=True)
@@ -84,14 +95,14 @@ class Arrivals:
         transfer: Puller,
         sources: SourceLinks,
         config: TransferConfig,
-        block_tokens: int,
+        terms: PullTerms,
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._transfer = transfer
         self._sources = sources
         self._config = config
-        self._block_tokens = block_tokens
+        self._terms = terms
         self._clock = clock
         self._arrivals: dict[Key, Arrival] = {}
         self._owners: dict[Key, str] = {}
@@ -109,14 +120,13 @@ class Arrivals:
         if key in self._arrivals:
             return  # the same order again
         peer, output = agent_name(order.source), tuple(order.output)
-        tokens_max = len(spec.prompt) + spec.sampling.max_tokens
         self._arrivals[key] = Arrival(
             request=spec.id,
             epoch=order.epoch,
             source_epoch=order.source_epoch,
             peer=peer,
             output=output,
-            intake=Intake(self._block_tokens, tokens_max, grows=order.live),
+            intake=self._intake(peer, order),
             silence_s_max=SILENCE_LEASES * self._config.lease_s,
             heard_s=self._clock.now_s(),
             live=order.live,
@@ -125,6 +135,18 @@ class Arrivals:
         self._asked[peer, spec.id, order.source_epoch] = key
         self._engine.post(events.Reserve(spec, order.epoch, owner, output, order.live))
         self._sources.require(order.source)
+
+    def _intake(self, peer: str, order: wire.Adopt) -> Intake:
+        """How its KV travels is decided here, once, by what its log has now."""
+        terms, prompt = self._terms, len(order.spec.prompt)
+        kv_bytes = (prompt + len(order.output)) * terms.block_bytes // terms.block_tokens
+        return Intake(
+            terms.block_tokens,
+            tokens_max=prompt + order.spec.sampling.max_tokens,
+            grows=order.live,
+            codec=terms.choice.choose(peer, kv_bytes),
+            packed_blocks_max=terms.packed_blocks_max,
+        )
 
     def cancel(self, request: RequestId, epoch: Epoch) -> None:
         """End every move of this request up to `epoch`."""
@@ -139,6 +161,8 @@ class Arrivals:
 
     def on_source(self, peer: str, event: FromSource) -> None:
         """What a source says about one request, or what happened to the link of all of its requests."""
+        if isinstance(event, LinkLost):
+            self._terms.choice.forget(peer)
         if isinstance(event, Linked | LinkLost):
             for key in [key for key, each in self._arrivals.items() if each.peer == peer]:
                 self._handle(key, event)
@@ -149,7 +173,25 @@ class Arrivals:
 
     def on_transfer(self, event: TransferEvent) -> None:
         self.figures.count(event)
-        self._handle((event.job.request, event.job.epoch), event)
+        key = (event.job.request, event.job.epoch)
+        if isinstance(event, Pulled) and (arrival := self._arrivals.get(key)) is not None:
+            self._learn(arrival, event)
+        self._handle(key, event)
+
+    def _learn(self, arrival: Arrival, event: Pulled) -> None:
+        """What this pull says about the link, and about its codec."""
+        flight = arrival.flight
+        assert flight is not None, f"{event} without a pull: {arrival}"
+        packed = event.codec is not Codec.NONE
+        pack_s = arrival.intake.pack_s(flight) if packed else 0.0
+        seen = Observation(
+            event.codec,
+            kv_bytes=len(flight.local_blocks) * self._terms.block_bytes,
+            wire_bytes=event.bytes,
+            wire_s=event.seconds - event.decode_s,
+            total_s=event.seconds + pack_s,
+        )
+        self._terms.choice.observe(arrival.peer, seen)
 
     def tick(self) -> None:
         for key in list(self._arrivals):
@@ -191,7 +233,7 @@ class Arrivals:
 
     def _carry_out(self, peer: str, command: ArrivalCommand) -> None:
         match command:
-            case wire.Pull() | wire.Freeze() | wire.Release():
+            case wire.Pull() | wire.Freeze() | wire.Took() | wire.Release():
                 self._sources.post(peer, command)
             case PullJob():
                 self._transfer.pull(command)

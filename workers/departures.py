@@ -4,6 +4,7 @@ A hand-off is opened with its order; a live move by the first destination that p
 `now_s` is given with every call that needs it.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -12,20 +13,26 @@ from tercet.ids import Epoch, RequestId
 from tercet.workers import events
 from tercet.workers.move import (
     Departure,
-    DepartureCommand,
     DepartureEvent,
     DeparturePhase,
     OwnerLost,
+    Packed,
+    PackedOffers,
+    PackingTerms,
     ReaderLost,
     Recalled,
+    SourceCommand,
     Spoken,
     Tick,
     ToReader,
+    Unstage,
     Vanished,
 )
 
 FINISHED_MAX = 4096
 """How many requests that ended while they were on their way are remembered, for destinations that ask late."""
+
+PLAIN_ONLY = PackingTerms()
 
 Key = tuple[RequestId, Epoch]
 
@@ -33,9 +40,13 @@ Key = tuple[RequestId, Epoch]
 class Departures:
     """`now_s` tells the time of events that bring none."""
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, packing: PackingTerms = PLAIN_ONLY) -> None:
         self._lease_s = lease_s
+        self._packing = packing
         self._departures: dict[Key, Departure] = {}
+        self._packed: dict[Key, PackedOffers] = {}
+        """For those readers only that asked for a codec."""
+        self._orders = itertools.count(1)
         self._finished: OrderedDict[Key, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -53,12 +64,12 @@ class Departures:
         key = (request, epoch)
         self._departures.setdefault(key, Departure(request, epoch, owner, self._lease_s))
 
-    def resume(self, owner: str, order: wire.Resume, now_s: float) -> list[DepartureCommand]:
+    def resume(self, owner: str, order: wire.Resume, now_s: float) -> list[SourceCommand]:
         """Nobody takes the request over: whoever pulls is told so, and it runs on."""
         recalled = self._handle((order.request, order.epoch), Recalled(), now_s)
         return [*recalled, events.Thaw(order.request, order.epoch, owner)]
 
-    def owner_lost(self, owner: str, now_s: float) -> list[DepartureCommand]:
+    def owner_lost(self, owner: str, now_s: float) -> list[SourceCommand]:
         """A front door is gone: nobody will bind a destination to what is held for it."""
         return self._handle_all(lambda one: one.owner == owner, OwnerLost(), now_s)
 
@@ -66,7 +77,7 @@ class Departures:
 
     def on_engine(
         self, event: events.Published | events.Held | events.Ended | events.Said, now_s: float
-    ) -> list[DepartureCommand]:
+    ) -> list[SourceCommand]:
         """Events of other requests are ignored."""
         match event:
             case events.Said(message=wire.Tokens(request=request, epoch=epoch, finish=finish)):
@@ -86,29 +97,54 @@ class Departures:
     def on_reader(
         self,
         reader: str,
-        message: wire.Pull | wire.Freeze | wire.Renew | wire.Release,
+        message: wire.Pull | wire.Freeze | wire.Took | wire.Renew | wire.Release,
         now_s: float,
-    ) -> list[DepartureCommand]:
+    ) -> list[SourceCommand]:
         """A message that came over the peer link named `reader`."""
         if isinstance(message, wire.Renew):
             for key in message.requests:
                 self._handle(key, Spoken(reader, message), now_s)
             return []
         key = (message.request, message.epoch)
-        if isinstance(message, wire.Pull) and key not in self._departures:
+        match message:
+            case wire.Took():
+                offers = self._packed.get(key)
+                return offers.took(message.blocks) if offers and offers.reader == reader else []
+            case wire.Pull():
+                return self._pull(key, reader, message, now_s)
+            case wire.Freeze() | wire.Release():
+                return self._handle(key, Spoken(reader, message), now_s)
+
+    def _pull(self, key: Key, reader: str, message: wire.Pull, now_s: float) -> list[SourceCommand]:
+        """A codec that we do not allow, or do not know, changes nothing."""
+        if key not in self._departures:
             if key in self._finished or not message.live:
                 reason = wire.GoneReason.UNKNOWN
                 if key in self._finished:
                     reason = wire.GoneReason.FINISHED
                 return [ToReader(reader, wire.Gone(*key, reason))]
             self._departures[key] = Departure(*key, "", self._lease_s, live=True)
-        return self._handle(key, Spoken(reader, message), now_s)
+        former = self._packed.pop(key, None)
+        codec = next((each for each in self._packing.codecs if each == message.codec), None)
+        if codec is not None:
+            self._packed[key] = PackedOffers(reader, codec, self._packing, self._orders)
+        commands = self._handle(key, Spoken(reader, message), now_s)
+        return [*former.close(), *commands] if former else commands
 
-    def reader_lost(self, reader: str, now_s: float) -> list[DepartureCommand]:
+    # ---- from whoever packs ------------------------------------------------------------------------------------------
+
+    def on_packed(self, event: Packed) -> list[SourceCommand]:
+        """The answer to an order; its reader may be gone by now, and then its slots are free."""
+        offers = self._packed.get((event.request, event.epoch))
+        if offers is not None:
+            return offers.on_packed(event)
+        return [Unstage(event.slots)] if event.slots else []
+
+    def reader_lost(self, reader: str, now_s: float) -> list[SourceCommand]:
         """A peer link is gone."""
         return self._handle_all(lambda one: one.reader == reader, ReaderLost(reader), now_s)
 
-    def tick(self, now_s: float) -> list[DepartureCommand]:
+    def tick(self, now_s: float) -> list[SourceCommand]:
         """End the leases that nobody has renewed."""
         return self._handle_all(lambda one: True, Tick(), now_s)
 
@@ -117,21 +153,33 @@ class Departures:
         for departure in self._departures.values():
             departure.validate()
             assert departure.phase is not DeparturePhase.OVER, departure
+        for key, offers in self._packed.items():
+            assert self._departures[key].reader == offers.reader, offers
 
     def _handle_all(
         self, which: Callable[[Departure], bool], event: DepartureEvent, now_s: float
-    ) -> list[DepartureCommand]:
+    ) -> list[SourceCommand]:
         keys = [key for key, departure in self._departures.items() if which(departure)]
         return [command for key in keys for command in self._handle(key, event, now_s)]
 
-    def _handle(self, key: Key, event: DepartureEvent, now_s: float) -> list[DepartureCommand]:
+    def _handle(self, key: Key, event: DepartureEvent, now_s: float) -> list[SourceCommand]:
         departure = self._departures.get(key)
         if departure is None:
             return []
-        commands = departure.handle(event, now_s)
+        commands: list[SourceCommand] = [*departure.handle(event, now_s)]
         if departure.phase is DeparturePhase.OVER:
             del self._departures[key]
-        return commands
+        offers = self._packed.get(key)
+        return commands if offers is None else self._pass_on(key, departure, offers, commands)
+
+    def _pass_on(
+        self, key: Key, departure: Departure, offers: PackedOffers, commands: list[SourceCommand]
+    ) -> list[SourceCommand]:
+        said = [passed for command in commands for passed in offers.pass_on(command)]
+        if departure.phase is DeparturePhase.OVER or departure.reader != offers.reader:
+            del self._packed[key]
+            said += offers.close()
+        return said
 
     def _remember(self, key: Key) -> None:
         self._finished[key] = None

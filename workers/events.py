@@ -65,6 +65,7 @@ class Commit(msgspec.Struct, frozen=True):
     pull_exposed_s: float = 0.0
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """Of the tokens by which `output` is longer than what `Reserve` gave."""
+    pulled_codec: str = "none"
 
 
 class Recompute(msgspec.Struct, frozen=True):

@@ -237,6 +237,7 @@ class Residents:
         sequence.pulled = Usage(
             pulled_tokens=command.pulled_tokens,
             pulled_bytes=command.pulled_bytes,
+            pulled_codec=command.pulled_codec,
             pull_s=command.pull_s,
             pull_exposed_s=command.pull_exposed_s,
         )

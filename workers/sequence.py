@@ -124,6 +124,7 @@ class Sequence:
             computed_tokens=self.computed_tokens,
             pulled_tokens=self.pulled.pulled_tokens,
             pulled_bytes=self.pulled.pulled_bytes,
+            pulled_codec=self.pulled.pulled_codec,
             pull_s=self.pulled.pull_s,
             pull_exposed_s=self.pulled.pull_exposed_s,
             recomputed=self.recomputed,

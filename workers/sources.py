@@ -19,6 +19,7 @@ from tercet.wire import (
     Release,
     Renew,
     SourceMessage,
+    Took,
     Welcome,
 )
 from tercet.workers.move import Linked, LinkLost
@@ -73,7 +74,7 @@ class Sources:
         elif source.link is not None:
             self._deliver(name, Linked())
 
-    def post(self, name: str, message: Pull | Freeze | Renew | Release) -> None:
+    def post(self, name: str, message: Pull | Freeze | Took | Renew | Release) -> None:
         """Send to a source, if it is still there: that it is lost is delivered elsewhere."""
         source = self._sources.get(name)
         if source is None or source.link is None:
@@ -115,7 +116,7 @@ class Sources:
         try:
             if welcome.kv is None:
                 return "it has no KV to pull"
-            self._transfer.add_peer(name, welcome.kv)
+            self._transfer.add_peer(name, welcome.kv, welcome.staged)
             self._sources[name].link = link
             self._deliver(name, Linked())
             async for messages in link:

@@ -25,6 +25,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     arrivals: int
     """Hand-offs on their way here, those with a read in quarantine included."""
     unsettled_pulls: int
+    staged_blocks: int
+    """Packed: kept for readers, or read by us and not unpacked yet."""
     committed: int
     """Hand-offs since the start that ended with their KV here; the others follow."""
     recomputed: int

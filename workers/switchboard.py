@@ -13,8 +13,11 @@ from tercet.link import Link
 from tercet.role import Role
 from tercet.workers import events
 from tercet.workers.arrivals import Arrivals
+from tercet.workers.codecs import Codecs, packing_terms, pull_terms
 from tercet.workers.departures import Departures
 from tercet.workers.engine_thread import EngineThread
+from tercet.workers.move import Packed
+from tercet.workers.packing_thread import PackingThread
 from tercet.workers.readers import Readers
 from tercet.workers.sessions import Sessions
 from tercet.workers.sources import FromSource, Sources
@@ -34,7 +37,10 @@ class Switchboard:
         block_tokens: int,
         host_id: str,
         clock: Clock,
+        codecs: Codecs | None = None,
+        packing: PackingThread | None = None,
     ) -> None:
+        """`codecs` and the thread that packs with them: both, or none."""
         self._engine = engine
         self._transfer = transfer
         self._clock = clock
@@ -42,12 +48,12 @@ class Switchboard:
         self._renewed_s = clock.now_s()
         self._draining = False
         self.sessions = Sessions(self)
-        self.departures = Departures(config.transfer.lease_s)
-        self.readers = Readers(self.departures, engine, transfer, self.sessions, clock)
+        block_bytes = transfer.region.block_bytes
+        self.departures = Departures(config.transfer.lease_s, packing_terms(codecs, block_bytes))
+        self.readers = Readers(self.departures, engine, transfer, self.sessions, clock, packing)
         self.sources = Sources(greet, config.link, host_id, transfer, self._on_source)
-        self.arrivals = Arrivals(
-            engine, transfer, self.sources, config.transfer, block_tokens, clock
-        )
+        terms = pull_terms(codecs, block_tokens, block_bytes)
+        self.arrivals = Arrivals(engine, transfer, self.sources, config.transfer, terms, clock)
 
     # ---- orders of front doors ---------------------------------------------------------------------------------------
 
@@ -94,6 +100,9 @@ class Switchboard:
                 case events.Ended():
                     self.arrivals.on_engine(event)
                     self.readers.on_engine(event)
+
+    def on_packed(self, event: Packed) -> None:
+        self.readers.on_packed(event)
 
     def on_transfer(self, event: TransferEvent) -> None:
         self.arrivals.on_transfer(event)

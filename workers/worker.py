@@ -24,17 +24,20 @@ from tercet.wire import (
     FrontDoorMessage,
     LoadFigures,
 )
+from tercet.workers.codecs import Codecs, Measure, open_codecs
 from tercet.workers.engine import Engine
 from tercet.workers.engine_thread import EngineThread
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
 from tercet.workers.kv_pool import KvPool
-from tercet.workers.move import Outcome
+from tercet.workers.move import Outcome, Packed
+from tercet.workers.packing_thread import PackingThread
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.backends import backend
 from tercet.workers.transfer.base import HOST, Memory, TransferEvent
+from tercet.workers.transfer.packing import measured_profile
 from tercet.workers.transfer.thread import TransferThread
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class Worker:
         host: str,
         run_dir: Path,
         load_runner: LoadRunner = load_model,
+        measure_codec: Measure = measured_profile,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
@@ -78,10 +82,13 @@ class Worker:
         self._host = host
         self._unix = run_dir / f"{worker}.sock"
         self._load_runner = load_runner
+        self._measure_codec = measure_codec
         self._clock = clock or MonotonicClock()
         self._host_id = host_id()
         name = f"{worker}:{incarnation}"
         self._engine = EngineThread(self._open_engine, self._on_engine, self._fail, name)
+        self._codecs: Codecs | None = None
+        self._packing: PackingThread | None = None
         self._transfer: TransferThread | None = None
         self._board: Switchboard | None = None
         self._server: LinkServer | None = None
@@ -99,13 +106,17 @@ class Worker:
         self._over = asyncio.get_running_loop().create_future()
         try:
             runner = (await self._engine.start()).runner
-            self._transfer = await self._open_transfer(runner.kv)
+            self._codecs = await asyncio.to_thread(
+                open_codecs, runner.kv, self._config.transfer, self._measure_codec
+            )
+            self._transfer = await self._open_transfer(runner.kv, self._codecs)
             greeting = Greeting(
                 self._config.name,
                 self._worker,
                 self._incarnation,
                 runner.compat,
                 self._transfer.region,
+                self._transfer.staged,
             )
             self._board = self._open_board(self._transfer, runner.kv, greeting)
             port = await self._listen(self._board, greeting)
@@ -155,6 +166,8 @@ class Worker:
             await self._server.close()
         if self._board is not None:
             await self._board.close()
+        if self._packing is not None:
+            await asyncio.to_thread(self._packing.stop)
         if self._transfer is not None:
             await asyncio.to_thread(self._transfer.stop)
         await self._engine.stop()
@@ -177,11 +190,17 @@ class Worker:
             departures=len(board.departures),
             arrivals=len(board.arrivals),
             unsettled_pulls=self._transfer.unsettled,
+            staged_blocks=self._staged_blocks,
             committed=outcomes[Outcome.COMMITTED],
             recomputed=outcomes[Outcome.RECOMPUTED],
             dropped=outcomes[Outcome.DROPPED],
             names_dropped=board.sessions.relay.names_dropped,
         )
+
+    @property
+    def _staged_blocks(self) -> int:
+        kept = 0 if self._packing is None else self._packing.kept
+        return kept + (0 if self._codecs is None else self._codecs.unpacker.kept)
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 
@@ -189,7 +208,7 @@ class Worker:
         config = self._config.engine_of(self._role)
         return Engine(self._load_runner(self._config.model, config), config, self._clock)
 
-    async def _open_transfer(self, kv: KvPool) -> TransferThread:
+    async def _open_transfer(self, kv: KvPool, codecs: Codecs | None) -> TransferThread:
         device = HOST if kv.device.type == "cpu" else kv.device.index or 0
         loop = asyncio.get_running_loop()
 
@@ -206,11 +225,29 @@ class Worker:
             backend(self._config.transfer),
             deliver,
             crashed,
+            decoder=None if codecs is None else codecs.unpacker,
+            staging=None if codecs is None else codecs.packer.staging.memory,
         )
         await asyncio.to_thread(transfer.start)
         return transfer
 
+    def _open_packing(self, codecs: Codecs) -> PackingThread:
+        loop = asyncio.get_running_loop()
+
+        def deliver(event: Packed) -> None:
+            loop.call_soon_threadsafe(self._on_packed, event)
+
+        def crashed(exc: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fail, exc)
+
+        name = f"{self._worker}:{self._incarnation}"
+        packing = PackingThread(codecs.packer, deliver, crashed, self._clock, name)
+        packing.start()
+        return packing
+
     def _open_board(self, transfer: TransferThread, kv: KvPool, greeting: Greeting) -> Switchboard:
+        if self._codecs is not None:
+            self._packing = self._open_packing(self._codecs)
         return Switchboard(
             self._config,
             self._engine,
@@ -219,6 +256,8 @@ class Worker:
             block_tokens=kv.geometry.block_tokens,
             host_id=self._host_id,
             clock=self._clock,
+            codecs=self._codecs,
+            packing=self._packing,
         )
 
     async def _listen(self, board: Switchboard, greeting: Greeting) -> int:
@@ -243,6 +282,11 @@ class Worker:
         with self._failing_loudly():
             if self._board is not None:
                 self._board.on_transfer(event)
+
+    def _on_packed(self, event: Packed) -> None:
+        with self._failing_loudly():
+            if self._board is not None:
+                self._board.on_packed(event)
 
     async def _beat(self, board: Switchboard) -> None:
         with self._failing_loudly():

@@ -125,6 +125,12 @@ class TransferConfig(Section, frozen=True, kw_only=True):
     wait_s: Seconds = 2.0
     """Deadline of one pull, besides the time its bytes need at `expected_bytes_per_s`."""
     expected_bytes_per_s: Annotated[float, Meta(gt=0)] = 200e6
+    codecs: tuple[Literal["fp8", "int8"], ...] = ()
+    """How KV may be packed to one byte an element where a link is so slow that it pays, the preferred one first; each worker
+    measures that. For hosts joined by 10 or 25 Gbit/s. Empty by default: packed KV is not quite what was computed, so the
+    output of a request that moved may differ, and that of later ones that find its blocks in the prefix cache."""
+    staging_bytes: Positive = 64 * 2**20
+    """Memory for packed KV in flight, once for what is pulled from a worker and once for what it pulls; for `codecs` only."""
     net_devices: str = ""
     """UCX_NET_DEVICES; empty lets UCX choose, `lo` keeps a single-host cluster on loopback."""
 

@@ -51,6 +51,8 @@ class Welcome(Message, frozen=True):
     incarnation: Incarnation
     kv: "KvRegion | None" = None
     """How to read the worker's KV memory; only on peer links."""
+    staged: "KvRegion | None" = None
+    """Its memory for packed blocks, where it packs any."""
 
 
 class Refuse(Message, frozen=True):
@@ -166,6 +168,8 @@ class Usage(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     recomputed: bool = False
     """A pull failed and the rest of the prompt was computed here."""
     preemptions: int = 0
+    pulled_codec: str = "none"
+    """How what was pulled was packed, if any of it was."""
 
 
 class Tokens(Message, frozen=True):
@@ -322,6 +326,8 @@ class Pull(Message, frozen=True):
     """Output tokens that I know, with their log-probabilities."""
     live: bool = False
     """The request goes on running until `Freeze`."""
+    codec: str = "none"
+    """How blocks may be packed; a source that does not do so offers them as they are."""
 
 
 class Freeze(Message, frozen=True):
@@ -329,6 +335,14 @@ class Freeze(Message, frozen=True):
 
     request: RequestId
     epoch: Epoch
+
+
+class Took(Message, frozen=True):
+    """The blocks below number `blocks` are here: what was packed of them need not be kept. Said only of packed offers."""
+
+    request: RequestId
+    epoch: Epoch
+    blocks: int
 
 
 class Renew(Message, frozen=True):
@@ -345,7 +359,7 @@ class Release(Message, frozen=True):
     committed: bool
 
 
-DestinationMessage = Hello | Ping | Pull | Freeze | Renew | Release
+DestinationMessage = Hello | Ping | Pull | Freeze | Took | Renew | Release
 
 # ---- source -> destination -------------------------------------------------------------------------------------------
 
@@ -363,6 +377,11 @@ class Ready(Message, frozen=True):
     generations: list[int]
     tokens: int
     """Tokens covered by all blocks published so far; a last, partial block is published only with `Commit` following."""
+    slots: list[BlockId] = []
+    """Where the same blocks lie packed in staging memory, in the same order, and under which words; empty unless they do."""
+    slot_generations: list[int] = []
+    pack_s: float = 0.0
+    """What packing them took."""
 
 
 class Commit(Message, frozen=True):

@@ -34,6 +34,9 @@ SAMPLES: list[Message] = [
     wire.Welcome(
         1, WorkerId("prefill-0"), Incarnation("b"), wire.KvRegion(b"n", 2**47, 40960, 64, 2**46)
     ),
+    wire.Welcome(
+        1, WorkerId("p"), Incarnation("b"), staged=wire.KvRegion(b"n", 2**47, 40960, 64, 2**46)
+    ),
     wire.Refuse("another cluster"),
     wire.Ping(),
     wire.Submit(SPEC, EPOCH, [7, 8], hand_off=True, names=b"prefix-1"),
@@ -59,9 +62,12 @@ SAMPLES: list[Message] = [
     wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3),
     wire.Learned(b"prefix-1prefix-2"),
     wire.Pull(REQUEST, EPOCH, 2),
+    wire.Pull(REQUEST, EPOCH, 2, codec="int8"),
+    wire.Took(REQUEST, EPOCH, 7),
     wire.Renew([(REQUEST, EPOCH), (RequestId("req-2"), Epoch(0))]),
     wire.Release(REQUEST, EPOCH, committed=True),
     wire.Ready(REQUEST, EPOCH, 2, BLOCKS, [2**63, 8], 64),
+    wire.Ready(REQUEST, EPOCH, 2, BLOCKS, [2**63, 8], 64, BLOCKS, [2**63, 8], 0.5),
     wire.Commit(REQUEST, EPOCH, [7], 16),
     wire.Freeze(REQUEST, EPOCH),
     wire.Stalled(REQUEST, EPOCH, "silent"),

@@ -19,6 +19,7 @@ from tercet.workers.move.signals import (
     ToEngine,
 )
 from tercet.workers.transfer.base import Pulled, PullFailed, PullJob, Settled
+from tercet.workers.transfer.codec_choice import Codec
 
 TAIL_BLOCKS_MAX = 1
 """A live request is frozen when no more than this is still to be pulled: then freezing takes no longer for a long context."""
@@ -60,6 +61,8 @@ class Arrival:
     commit_s: float = 0.0
     pulled_bytes: int = 0
     pull_s: float = 0.0
+    pulled_codec: Codec = Codec.NONE
+    """Of what came packed, if any did."""
 
     @property
     def leased(self) -> bool:
@@ -160,12 +163,19 @@ class Arrival:
         assert self.phase is Phase.PULLING, f"{event}: {self}"
         assert not isinstance(event, Settled), f"{event} of a pull that had not failed: {self}"
         if isinstance(event, PullFailed):
-            return self._give_up(event.reason)
+            if flight.codec is Codec.NONE:
+                return self._give_up(event.reason)
+            self.intake.make_plain(flight)
+            return self._proceed(now_s)
         self.intake.admit(flight)
         self.pulled_bytes += event.bytes
         self.pull_s += event.seconds
         arrived = events.Arrived(self.request, self.epoch, self.intake.here_tokens)
-        return [arrived, *self._proceed(now_s)]
+        if flight.codec is Codec.NONE:
+            return [arrived, *self._proceed(now_s)]
+        self.pulled_codec = flight.codec
+        took = wire.Took(self.request, self.source_epoch, self.intake.here_blocks)
+        return [arrived, *([took] if self.linked else []), *self._proceed(now_s)]
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -173,7 +183,8 @@ class Arrival:
         self._move_to(Phase.PULLING)
         self.heard_s = now_s
         held, known = self.intake.held_blocks, len(self.output)
-        return [wire.Pull(self.request, self.source_epoch, held, known, self.live)]
+        codec = self.intake.codec
+        return [wire.Pull(self.request, self.source_epoch, held, known, self.live, codec)]
 
     def _extended(self, event: events.Extended, now_s: float) -> list[ArrivalCommand]:
         self.intake.extend(event.blocks)
@@ -201,7 +212,12 @@ class Arrival:
     @property
     def _is_near(self) -> bool:
         """Whether what is left can be pulled while nobody steps the request."""
-        return self.intake.wanted_blocks <= TAIL_BLOCKS_MAX or self.intake.jobs + 1 >= ROUNDS_MAX
+        intake = self.intake
+        missing = max(intake.wanted_blocks, intake.published_blocks - intake.here_blocks)
+        if missing <= TAIL_BLOCKS_MAX:
+            return True
+        begins_round = intake.here_blocks >= intake.round_blocks
+        return intake.rounds + begins_round >= ROUNDS_MAX
 
     def _own(self, commit: wire.Commit, now_s: float) -> list[ArrivalCommand]:
         output, here = tuple(commit.output), self.intake.here_tokens
@@ -220,6 +236,7 @@ class Arrival:
             pulled_bytes=self.pulled_bytes,
             pull_s=self.pull_s,
             pull_exposed_s=now_s - self.commit_s,
+            pulled_codec=self.pulled_codec,
             logprobs=None if commit.logprobs is None else tuple(commit.logprobs),
         )
         return self._decide(Outcome.COMMITTED, "", owned, committed=True)

@@ -6,8 +6,10 @@ from enum import StrEnum
 import msgspec
 
 from tercet import wire
+from tercet.ids import BlockId, Epoch, RequestId
 from tercet.workers import events
 from tercet.workers.transfer.base import Pulled, PullFailed, PullJob, Settled
+from tercet.workers.transfer.codec_choice import Codec
 
 
 class Outcome(StrEnum):
@@ -75,7 +77,7 @@ ToEngine = (
     | events.Drop
     | events.Unquarantine
 )
-ToSource = wire.Pull | wire.Freeze | wire.Release
+ToSource = wire.Pull | wire.Freeze | wire.Took | wire.Release
 ArrivalCommand = ToEngine | ToSource | PullJob
 
 # ---- to the source's side --------------------------------------------------------------------------------------------
@@ -134,3 +136,38 @@ class ToOwner(msgspec.Struct, frozen=True):
 
 OfEngine = events.Expose | events.Freeze | events.Thaw | events.Release | events.Drop
 DepartureCommand = ToReader | ToOwner | OfEngine
+
+# ---- to and from whoever packs for the source ------------------------------------------------------------------------
+
+
+class Pack(msgspec.Struct, frozen=True):
+    """Pack these blocks, published under these words, into staging memory; answered by `Packed` in any case."""
+
+    request: RequestId
+    epoch: Epoch
+    number: int
+    """Of this order."""
+    blocks: tuple[BlockId, ...]
+    generations: tuple[int, ...]
+    codec: Codec
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """An order was carried out. Without `generations` there was no room, or a block was reused while it was packed."""
+
+    request: RequestId
+    epoch: Epoch
+    number: int
+    slots: tuple[BlockId, ...] = ()
+    """Kept until `Unstage`."""
+    generations: tuple[int, ...] = ()
+    seconds: float = 0.0
+
+
+class Unstage(msgspec.Struct, frozen=True):
+    """These slots may be used anew."""
+
+    slots: tuple[BlockId, ...]
+
+
+SourceCommand = DepartureCommand | Pack | Unstage

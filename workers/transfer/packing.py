@@ -1,9 +1,9 @@
 """Packing published blocks into memory that peers read, and unpacking what was read into blocks of our own."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from tercet.ids import BlockId
@@ -12,49 +12,42 @@ from tercet.kernels.packed_kv import Codes, packed_bytes
 from tercet.workers.kv_pool import KvGeometry, KvPool
 from tercet.workers.transfer.base import Memory
 from tercet.workers.transfer.codec_choice import Codec, Profile
-from tercet.workers.transfer.staging import Ring, Slots, Staging
+from tercet.workers.transfer.staging import Slots, Staging, aligned
 
 CODES = {Codec.FP8: Codes.FP8, Codec.INT8: Codes.INT8}
 PROFILE_BLOCKS = 4
 PROFILE_ROUNDS = 5
 
 
-class Packed(NamedTuple):
-    """What a reader needs to know: which slots of our staging memory, and under which words."""
-
-    slots: tuple[int, ...]
-    generations: tuple[int, ...]
-
-
 class Packer:
-    """The source's side. One thread at a time may call it."""
+    """The source's side. One thread at a time may call it; who keeps which slot is its caller's business."""
 
     def __init__(self, kv: KvPool, slots: int) -> None:
         self._kv, self._kernel = kv, best_kv_codec(kv.device, kv.geometry.dtype)
         self.staging = _staging(kv, slots)
-        self._ring = Ring(self.staging.generations)
 
     def pack(
-        self, blocks: Sequence[BlockId], generations: Sequence[int], codec: Codec
-    ) -> Packed | None:
-        """Pack blocks that were published under these words; None when they were reused meanwhile.
+        self,
+        slots: Sequence[BlockId],
+        blocks: Sequence[BlockId],
+        generations: Sequence[int],
+        codec: Codec,
+    ) -> tuple[int, ...] | None:
+        """Pack blocks that were published under these words, `blocks[i]` into `slots[i]`; None if any was reused meanwhile.
 
-        At most as many as there are slots. What was packed longest ago is given up for it.
+        Returns the slots' words. They rise before anything is written, so whoever still reads what lay there notices.
         """
-        slots = self._ring.take(len(blocks))
+        self.staging.generations[list(slots)] += np.uint64(1)
         done = 0
-        while done < len(slots):  # around the ring's end rows are not neighbours
-            first = slots[done]
-            count = min(len(slots) - done, self.staging.slots - first)
+        for first, count in _runs(slots):
             rows = self.staging.packed[first : first + count, : self.staging.packed_bytes]
             chosen = _numbers(blocks[done : done + count], self._kv.device)
             self._kernel.pack(_pages(self._kv), chosen, rows, CODES[codec])
             done += count
         _wait(self._kv.device)
-        if (self._kv.generations[list(blocks)] != list(generations)).any():
+        if (self._kv.generations[list(blocks)] != np.array(generations, dtype=np.uint64)).any():
             return None
-        words = self.staging.generations[slots].tolist()
-        return Packed(tuple(slots), tuple(words))
+        return tuple(self.staging.generations[list(slots)].tolist())
 
 
 class Unpacker:
@@ -68,6 +61,11 @@ class Unpacker:
     @property
     def memory(self) -> Memory:
         return self._staging.memory
+
+    @property
+    def kept(self) -> int:
+        """Slots that something is read into; any thread may ask."""
+        return self._slots.kept
 
     def take(self, count: int) -> tuple[BlockId, ...] | None:
         return self._slots.take(count)
@@ -85,6 +83,11 @@ class Unpacker:
         _wait(self._kv.device)
 
 
+def slot_bytes(kv: KvPool) -> int:
+    """What one packed block of this pool takes in staging memory."""
+    return aligned(packed_bytes(*_groups(kv.geometry)))
+
+
 def measured_profile(kv: KvPool, codec: Codec) -> Profile:
     """What `codec` does to blocks of this geometry on this device: best of a few rounds, a few milliseconds in all."""
     kernel = best_kv_codec(kv.device, kv.geometry.dtype)
@@ -96,8 +99,7 @@ def measured_profile(kv: KvPool, codec: Codec) -> Profile:
     best_s = 0.0
     for step in (kernel.pack, kernel.unpack):
         best_s += min(_timed(step, pages, chosen, staging, codec) for _ in range(PROFILE_ROUNDS))
-    slot_bytes = staging.packed.shape[1]
-    return Profile(codec, kv.block_bytes / slot_bytes, scratch.nbytes / best_s)
+    return Profile(codec, kv.block_bytes / slot_bytes(kv), scratch.nbytes / best_s)
 
 
 def _timed(
@@ -113,6 +115,15 @@ def _timed(
     step(pages, chosen, rows, CODES[codec])
     _wait(pages.device)
     return time.perf_counter() - began_s
+
+
+def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Neighbours among them, as first and count: rows of a kernel must lie at equal distances."""
+    first = 0
+    for i in range(1, len(slots) + 1):
+        if i == len(slots) or slots[i] != slots[i - 1] + 1:
+            yield slots[first], i - first
+            first = i
 
 
 def _groups(geometry: KvGeometry) -> tuple[int, int]:

@@ -19,7 +19,7 @@ class Staging:
     def __init__(self, slots: int, packed_bytes: int, device: torch.device) -> None:
         assert slots >= 1, slots
         self.slots, self.packed_bytes = slots, packed_bytes
-        slot_bytes = -(-packed_bytes // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
+        slot_bytes = aligned(packed_bytes)
         if device.type == "cpu":
             pages = zeroed_pages(slots * slot_bytes)
             flat = torch.frombuffer(pages, dtype=torch.uint8)[: slots * slot_bytes]
@@ -43,31 +43,21 @@ class Staging:
         )
 
 
-class Ring:
-    """Slots given out for ever, oldest first. A slot's word rises before it is given again, so readers that are too late
-    notice."""
-
-    def __init__(self, generations: Words) -> None:
-        self._generations = generations
-        self._next = 0
-
-    def take(self, count: int) -> list[int]:
-        slots = len(self._generations)
-        assert 0 < count <= slots, f"{count=} {slots=}"
-        taken = [(self._next + i) % slots for i in range(count)]
-        self._next = (self._next + count) % slots
-        self._generations[taken] += np.uint64(1)
-        return taken
+def aligned(packed_bytes: int) -> int:
+    """What a slot takes for so many bytes."""
+    return -(-packed_bytes // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
 
 
 class Slots:
-    """Slots that are kept until they are given back."""
+    """Slots that are kept until they are given back; the one that is free for longest is taken first."""
 
     def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._free = deque(map(BlockId, range(slots)))
 
-    def __len__(self) -> int:
-        return len(self._free)
+    @property
+    def kept(self) -> int:
+        return self._slots - len(self._free)
 
     def take(self, count: int) -> tuple[BlockId, ...] | None:
         """Slots, as far as possible neighbours; None when there are not so many."""

@@ -129,8 +129,9 @@ def _handed_off(record: RequestRecord) -> str:
         return f"to {worker}, which could not pull the KV and computed it itself"
     if not record.pulled_tokens:
         return f"to {worker}"
+    packed = f" packed as {record.pulled_codec}" if record.pulled_codec != "none" else ""
     return (
-        f"to {worker}: {record.pulled_tokens} tokens pulled, {record.pulled_bytes / 2**20:.2f} MiB in"
+        f"to {worker}: {record.pulled_tokens} tokens pulled, {record.pulled_bytes / 2**20:.2f} MiB{packed} in"
         f" {record.pull_ms:.1f} ms, which delayed the second token by {record.pull_exposed_ms:.1f} ms"
     )
 

@@ -109,6 +109,8 @@ def _type_at(place: Place) -> inspect.Type:
         wanted = _plain(wanted)
         if isinstance(wanted, inspect.DictType):
             wanted = wanted.value_type
+        elif isinstance(wanted, inspect.VarTupleType):
+            wanted = wanted.item_type
         elif isinstance(wanted, inspect.StructType):
             wanted = next(field.type for field in wanted.fields if field.encode_name == part)
     return _plain(wanted)

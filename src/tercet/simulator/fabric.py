@@ -7,10 +7,10 @@ from typing import Protocol
 from tercet.ids import BlockId
 from tercet.simulator.engine_model import EngineModel
 from tercet.simulator.timeline import Timeline
-from tercet.wire import Commit, Freeze, Gone, Pull, Ready, Release, Renew
+from tercet.wire import Commit, Freeze, Gone, Pull, Ready, Release, Renew, Took
 from tercet.workers.transfer import Pulled, PullFailed, PullJob
 
-FromReader = Pull | Freeze | Renew | Release
+FromReader = Pull | Freeze | Took | Renew | Release
 FromSource = Ready | Commit | Gone
 
 

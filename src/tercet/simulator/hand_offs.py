@@ -9,11 +9,20 @@ from tercet.router.events import WorkerWord
 from tercet.simulator.fabric import Fabric, FromReader, FromSource, Member
 from tercet.simulator.timeline import Timeline
 from tercet.workers import events
-from tercet.workers.arrivals import Arrivals, Inbox
+from tercet.workers.arrivals import Arrivals, Inbox, PullTerms
 from tercet.workers.departures import Departures
-from tercet.workers.move import DepartureCommand, Linked, LinkLost, ToOwner, ToReader
+from tercet.workers.move import (
+    Linked,
+    LinkLost,
+    Pack,
+    SourceCommand,
+    ToOwner,
+    ToReader,
+    Unstage,
+)
 from tercet.workers.sources import agent_name
 from tercet.workers.transfer import Pulled, PullFailed, PullJob
+from tercet.workers.transfer.codec_choice import CodecChoice
 
 Tell = Callable[[str, WorkerWord], None]
 
@@ -41,7 +50,9 @@ class HandOffs:
         self._readers: set[str] = set()
         self._beating = False
         self.departures = Departures(config.transfer.lease_s)
-        self.arrivals = Arrivals(engine, self, self, config.transfer, block_tokens, timeline)
+        # Packing is not modelled: nobody asks for a codec here, whatever the cluster file allows.
+        terms = PullTerms(block_tokens, block_bytes, CodecChoice(()))
+        self.arrivals = Arrivals(engine, self, self, config.transfer, terms, timeline)
 
     def __len__(self) -> int:
         return len(self.departures) + len(self.arrivals)
@@ -156,13 +167,15 @@ class HandOffs:
 
     # ---- carrying out ------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, commands: Iterable[DepartureCommand]) -> None:
+    def _carry_out(self, commands: Iterable[SourceCommand]) -> None:
         for command in commands:
             match command:
                 case ToReader(reader, message):
                     self._fabric.to_reader(self._member.agent, reader, message)
                 case ToOwner(owner, message):
                     self._tell(owner, message)
+                case Pack() | Unstage():
+                    raise AssertionError(f"nobody asked for a codec: {command}")
                 case _:
                     self._engine.post(command)
 

@@ -110,6 +110,11 @@ def test_every_stage_has_a_line() -> None:
     assert line(text, "finished").startswith("163.0 ms finished length; 32 tokens, one in 4.1 ms")
 
 
+def test_kv_that_travelled_packed_is_said_to_have() -> None:
+    packed = msgspec.structs.replace(APART, pulled_codec="int8")
+    assert "3.00 MiB packed as int8 in 1.2 ms" in line(show(packed), "handed off")
+
+
 def test_the_chosen_candidate_is_marked_and_the_others_are_beside_it() -> None:
     text = show(APART, width=80)
     assert "Candidates: prefill 2 of 8, decode 1 of 1" in text

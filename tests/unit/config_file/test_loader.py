@@ -204,6 +204,10 @@ MISTAKES = {
         "model:\n  path: tiny\n  dtype: bfloat\n",
         ":3: 'bfloat' is not one of bfloat16, float16, float32 at model.dtype (did you mean `bfloat16`?)",
     ),
+    "not a choice in a list": Mistake(
+        f"{HEAD}transfer:\n  codecs: [fp8, int4]\n",
+        ":4: 'int4' is not one of fp8, int8 at transfer.codecs[1] (did you mean `int8`?)",
+    ),
     "not a choice and not text": Mistake(
         "model:\n  path: tiny\n  device: 0\n", ":3: 0 is not one of cpu, cuda at model.device"
     ),
