@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from tercet.workers.move import (
 )
 from tercet.workers.move import ArrivalPhase as Phase
 from tercet.workers.transfer.base import JobId, Pulled, PullFailed, PullJob, Settled
+from tercet.workers.transfer.codec_choice import Codec
 
 R, E, SOURCE = RequestId("r"), Epoch(5), Epoch(4)
 BLOCK_TOKENS = 4
@@ -33,7 +35,7 @@ HOUR = 3600.0
 class Story:
     """A hand-off, the time, and whatever it ordered; every step is validated."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec = Codec.NONE) -> None:
         self.now_s = 100.0
         self.arrival = Arrival(
             request=R,
@@ -41,7 +43,9 @@ class Story:
             peer="p:1",
             source_epoch=SOURCE,
             output=(),
-            intake=Intake(BLOCK_TOKENS, tokens_max=PROMPT + 20),
+            intake=Intake(
+                BLOCK_TOKENS, tokens_max=PROMPT + 20, codec=codec, packed_blocks_max=2
+            ),
             silence_s_max=30.0,
             heard_s=self.now_s,
         )
@@ -281,6 +285,98 @@ def test_a_refused_reservation_ends_it(tell):
     assert tell.arrival.outcome is Outcome.DROPPED
 
 
+# ---- packed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packing() -> Story:
+    """A hand-off that is asked for packed blocks, two in one pull at most."""
+    return Story(Codec.INT8)
+
+
+def in_slots(plain: wire.Ready, *slots: int) -> wire.Ready:
+    words = [slot * 100 for slot in slots]
+    ids = [BlockId(slot) for slot in slots]
+    return msgspec.structs.replace(plain, slots=ids, slot_generations=words, pack_s=0.2)
+
+
+def packed_job(number: int, local: tuple[int, ...], slots: tuple[int, ...]) -> PullJob:
+    plain = job(number, local, slots)
+    words = tuple(slot * 100 for slot in slots)
+    return msgspec.structs.replace(plain, generations=words, codec=Codec.INT8)
+
+
+def took(blocks: int) -> wire.Took:
+    return wire.Took(R, SOURCE, blocks)
+
+
+def test_blocks_that_lie_packed_are_read_from_their_slots_and_the_source_is_told(packing):
+    packing(reserved())
+    assert packing(Linked()) == [wire.Pull(R, SOURCE, 0, codec="int8")]
+    assert packing(in_slots(ready(0, 7, 8), 1, 2)) == [packed_job(1, (20, 21), (1, 2))]
+    assert packing(pulled(1)) == [events.Arrived(R, E, 8), took(2)]
+    assert packing(ready(2, 9, tokens=10)) == [job(2, (22,), (9,))]
+    owned = packing(commit(42), pulled(2))[1]
+    assert isinstance(owned, events.Commit)
+    assert (owned.pulled_tokens, owned.pulled_codec) == (10, "int8")
+
+
+def test_who_asked_and_was_offered_nothing_packed_reports_no_codec(packing):
+    packing(reserved(), Linked(), ready(0, 7, 8, 9, tokens=10), commit(42))
+    owned = packing(pulled(1))[1]
+    assert isinstance(owned, events.Commit)
+    assert owned.pulled_codec == "none"
+
+
+def test_who_did_not_ask_ignores_slots(tell):
+    tell(reserved(), Linked())
+    assert tell(in_slots(ready(0, 7, 8), 1, 2)) == [job(1, (20, 21), (7, 8))]
+    assert tell(pulled(1)) == [events.Arrived(R, E, 8)]
+
+
+def test_packed_and_plain_blocks_are_pulled_one_after_the_other(packing):
+    packing(reserved(), Linked())
+    assert packing(ready(0, 7)) == [job(1, (20,), (7,))]
+    packing(in_slots(ready(1, 8), 2), ready(2, 9, tokens=10))
+    assert packing(pulled(1)) == [events.Arrived(R, E, 4), packed_job(2, (21,), (2,))]
+    assert packing(pulled(2)) == [events.Arrived(R, E, 8), took(2), job(3, (22,), (9,))]
+
+
+def test_one_packed_pull_takes_no_more_than_there_is_room_to_unpack(packing):
+    packing(reserved(), Linked())
+    offered = in_slots(ready(0, 7, 8, 9, tokens=10), 1, 2, 3)
+    assert packing(offered) == [packed_job(1, (20, 21), (1, 2))]
+    assert packing(pulled(1)) == [events.Arrived(R, E, 8), took(2), packed_job(2, (22,), (3,))]
+
+
+def test_a_packed_pull_that_fails_is_pulled_as_it_is_once(packing):
+    packing(reserved(), Linked(), in_slots(ready(0, 7, 8), 1, 2))
+    assert packing(failed(1)) == [job(2, (20, 21), (7, 8))]
+    assert packing(failed(2)) == [recompute(), release(committed=True)]
+
+
+def test_a_packed_pull_that_is_late_is_given_up_like_any_other(packing):
+    packing(reserved(), Linked(), in_slots(ready(0, 7, 8), 1, 2))
+    assert packing(failed(1, in_flight=True)) == [recompute(20, 21), release(committed=True)]
+    assert packing(Settled(JobId(R, E, 1))) == [events.Unquarantine((20, 21))]
+
+
+@pytest.mark.parametrize("slots", [(1,), (1, 2, 3)])
+def test_other_slots_than_blocks_are_refused(packing, slots):
+    packing(reserved(), Linked())
+    assert packing(in_slots(ready(0, 7, 8), *slots)) == [recompute(), release(committed=True)]
+
+
+def test_parts_of_what_was_published_at_once_are_one_round_of_a_live_move(live):
+    live.arrival.intake.codec = Codec.INT8
+    live.arrival.intake.tokens_max = 60
+    live(reserved(), Linked())
+    parts = [in_slots(ready(first, first, tokens=40), first + 50) for first in range(6)]
+    live(parts[0], extended(*range(30, 42)))
+    for number, part in enumerate(parts[1:], start=1):
+        assert FREEZE not in [*live(part), *live(pulled(number))], "most of it is to come"
+
+
 # ---- live moves ------------------------------------------------------------------------------------------------------
 
 
@@ -388,7 +484,7 @@ class World:
     """Lets everything happen that can happen, keeps account of memory in flight, and checks every command."""
 
     def __init__(self) -> None:
-        self.tell = Story()
+        self.tell = Story(Codec.INT8)
         self.reserved = self.linked = self.asked = self.gone = False
         self.flying: PullJob | None = None
         self.late = False
@@ -415,7 +511,9 @@ class World:
             intake = self.tell.arrival.intake
             first = intake.held_blocks + len(intake.offers)
             if first < 3:
-                moves["ready"] = lambda: ready(first, first + 7, tokens=min(4 * first + 4, 10))
+                plain = ready(first, first + 7, tokens=min(4 * first + 4, 10))
+                moves["ready"] = lambda: plain
+                moves["ready packed"] = lambda: in_slots(plain, first + 70)
             moves["anew"] = lambda: ready(intake.held_blocks, 17)
             moves["gap"] = lambda: ready(first + 1, 9)
             moves["commit"] = lambda: commit(42)
@@ -462,6 +560,7 @@ class World:
             case PullJob():
                 assert self.flying is None, "one pull at a time"
                 assert not self.decisions
+                assert not self.checked.intersection(command.local_blocks), "twice"
                 self.flying = command
             case events.Recompute(quarantine=quarantine) | events.Drop(quarantine=quarantine):
                 assert not self.decisions
@@ -484,7 +583,7 @@ class World:
                 self.quarantined = set()
 
 
-KINDLY = {"reserve 0", "reserve 2", "link", "ready", "anew", "commit", "pulled", "settle", "tick"}
+KINDLY = {"reserve 0", "reserve 2", "link", "ready", "ready packed", "anew", "commit", "pulled", "settle", "tick"}
 """What happens nine times in ten, so that stories get far before something breaks."""
 
 
