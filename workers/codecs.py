@@ -13,6 +13,8 @@ from tercet.workers.transfer.packing import Packer, Unpacker, measured_profile, 
 
 PART_BYTES = 8 * 2**20
 """Of KV in one order: a few milliseconds of packing, after which the reader can begin."""
+PULL_BYTES = 32 * 2**20
+"""Of KV in one pull: unpacking it holds up the transfer's thread for some 5 ms."""
 SLOT_SHARES = 4
 """One order or one pull takes at most one in so many slots: while some are read others are packed, also for somebody else."""
 
@@ -65,4 +67,5 @@ def pull_terms(codecs: Codecs | None, block_tokens: int, block_bytes: int) -> Pu
     """As a destination."""
     if codecs is None:
         return PullTerms(block_tokens, block_bytes, CodecChoice(()))
-    return PullTerms(block_tokens, block_bytes, CodecChoice(codecs.profiles), codecs.share)
+    blocks_max = max(1, min(PULL_BYTES // block_bytes, codecs.share))
+    return PullTerms(block_tokens, block_bytes, CodecChoice(codecs.profiles), blocks_max)

@@ -37,6 +37,7 @@ class Packer:
 
         Returns the slots' words. They rise before anything is written, so whoever still reads what lay there notices.
         """
+        assert len(slots) == len(blocks) == len(generations), (slots, blocks, generations)
         self.staging.generations[list(slots)] += np.uint64(1)
         done = 0
         for first, count in _runs(slots):

@@ -81,6 +81,7 @@ class WorkerProcess:
                     status.departures
                     or status.arrivals
                     or status.unsettled_pulls
+                    or status.staged_blocks
                     or status.load.blocks_used
                     or status.load.quarantined_blocks
                     or status.load.leases
@@ -179,6 +180,7 @@ class Stage:
         self.run_dir = run_dir
         self.config = small_cluster()
         self.head_dim = 4
+        self.free_packing = False
         self.environment: dict[str, str] = {}
         self.door = FrontDoor(self.config)
         self.workers: list[WorkerProcess] = []
@@ -197,6 +199,7 @@ class Stage:
             "run_dir": str(self.run_dir),
             "head_dim": self.head_dim,
             "step_s": step_s,
+            "free_packing": self.free_packing,
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,

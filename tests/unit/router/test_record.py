@@ -50,9 +50,11 @@ def test_one_token_has_no_time_between_tokens() -> None:
 def test_cached_tokens_are_those_of_the_worker_that_prefilled() -> None:
     tally = Tally(RequestId("r"), prompt_tokens=30, started_s=0.0)
     tally.billed(Usage(cached_tokens=16, computed_tokens=14, preemptions=1), of_source=True)
-    tally.billed(Usage(pulled_tokens=30, pulled_bytes=300, preemptions=2), of_source=False)
+    pulled = Usage(pulled_tokens=30, pulled_bytes=300, preemptions=2, pulled_codec="int8")
+    tally.billed(pulled, of_source=False)
     record = tally.record(1.0, replays=0, refusals=0)
     assert (record.cached_tokens, record.pulled_bytes, record.preemptions) == (16, 300, 3)
+    assert record.pulled_codec == "int8"
 
 
 @pytest.mark.parametrize(

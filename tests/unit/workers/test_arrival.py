@@ -43,9 +43,7 @@ class Story:
             peer="p:1",
             source_epoch=SOURCE,
             output=(),
-            intake=Intake(
-                BLOCK_TOKENS, tokens_max=PROMPT + 20, codec=codec, packed_blocks_max=2
-            ),
+            intake=Intake(BLOCK_TOKENS, tokens_max=PROMPT + 20, codec=codec, packed_blocks_max=2),
             silence_s_max=30.0,
             heard_s=self.now_s,
         )
@@ -583,7 +581,18 @@ class World:
                 self.quarantined = set()
 
 
-KINDLY = {"reserve 0", "reserve 2", "link", "ready", "ready packed", "anew", "commit", "pulled", "settle", "tick"}
+KINDLY = {
+    "reserve 0",
+    "reserve 2",
+    "link",
+    "ready",
+    "ready packed",
+    "anew",
+    "commit",
+    "pulled",
+    "settle",
+    "tick",
+}
 """What happens nine times in ten, so that stories get far before something breaks."""
 
 
