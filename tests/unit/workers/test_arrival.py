@@ -513,6 +513,7 @@ class World:
                 moves["ready"] = lambda: plain
                 moves["ready packed"] = lambda: in_slots(plain, first + 70)
             moves["anew"] = lambda: ready(intake.held_blocks, 17)
+            moves["anew packed"] = lambda: in_slots(ready(intake.held_blocks, 17), 71)
             moves["gap"] = lambda: ready(first + 1, 9)
             moves["commit"] = lambda: commit(42)
             moves["gone"] = lambda: wire.Gone(R, SOURCE, wire.GoneReason.UNKNOWN)
