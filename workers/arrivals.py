@@ -174,7 +174,9 @@ class Arrivals:
     def on_transfer(self, event: TransferEvent) -> None:
         self.figures.count(event)
         key = (event.job.request, event.job.epoch)
-        if isinstance(event, Pulled) and (arrival := self._arrivals.get(key)) is not None:
+        arrival = self._arrivals.get(key)
+        # A peer that is lost was forgotten and must not be learned of again.
+        if isinstance(event, Pulled) and arrival is not None and arrival.leased:
             self._learn(arrival, event)
         self._handle(key, event)
 

@@ -25,7 +25,6 @@ from tercet.workers.move import (
     Spoken,
     Tick,
     ToReader,
-    Unstage,
     Vanished,
 )
 
@@ -136,9 +135,7 @@ class Departures:
     def on_packed(self, event: Packed) -> list[SourceCommand]:
         """The answer to an order; its reader may be gone by now, and then its slots are free."""
         offers = self._packed.get((event.request, event.epoch))
-        if offers is not None:
-            return offers.on_packed(event)
-        return [Unstage(event.slots)] if event.slots else []
+        return event.given_up() if offers is None else offers.on_packed(event)
 
     def reader_lost(self, reader: str, now_s: float) -> list[SourceCommand]:
         """A peer link is gone."""

@@ -130,7 +130,8 @@ class TransferConfig(Section, frozen=True, kw_only=True):
     measures that. For hosts joined by 10 or 25 Gbit/s. Empty by default: packed KV is not quite what was computed, so the
     output of a request that moved may differ, and that of later ones that find its blocks in the prefix cache."""
     staging_bytes: Positive = 64 * 2**20
-    """Memory for packed KV in flight, once for what is pulled from a worker and once for what it pulls; for `codecs` only."""
+    """Memory for packed KV in flight, once for what is pulled from a worker and once for what it pulls; for `codecs` only.
+    What has no room goes as it is, so it should hold two chunks of prefill, or whole contexts where those move."""
     net_devices: str = ""
     """UCX_NET_DEVICES; empty lets UCX choose, `lo` keeps a single-host cluster on loopback."""
 

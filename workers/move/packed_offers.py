@@ -64,7 +64,7 @@ class PackedOffers:
         """An order was carried out; without words it was not, and the blocks are offered as they are."""
         line = next((line for line in self.waiting if line.number == event.number), None)
         if line is None:
-            return unstage(event)
+            return event.given_up()
         assert isinstance(line.message, Ready), line
         line.number = 0
         commands: list[SourceCommand] = []
@@ -78,7 +78,7 @@ class PackedOffers:
                 pack_s=event.seconds,
             )
         else:
-            commands = unstage(event)
+            commands = event.given_up()
         while self.waiting and not self.waiting[0].number:
             commands.append(ToReader(self.reader, self.waiting.popleft().message))
         return commands
@@ -114,8 +114,3 @@ class PackedOffers:
         self.waiting.append(_Line(number, part))
         blocks, generations = tuple(part.blocks), tuple(part.generations)
         return Pack(part.request, part.epoch, number, blocks, generations, self.codec)
-
-
-def unstage(event: Packed) -> list[SourceCommand]:
-    """Nobody wants to read these slots."""
-    return [Unstage(event.slots)] if event.slots else []

@@ -163,6 +163,10 @@ class Packed(msgspec.Struct, frozen=True):
     generations: tuple[int, ...] = ()
     seconds: float = 0.0
 
+    def given_up(self) -> "list[SourceCommand]":
+        """What is to be done when nobody is to read these slots."""
+        return [Unstage(self.slots)] if self.slots else []
+
 
 class Unstage(msgspec.Struct, frozen=True):
     """These slots may be used anew."""
