@@ -1,0 +1,100 @@
+"""The engine of a simulated worker: the production steps on a model that takes simulated time."""
+
+from collections.abc import Callable
+
+import numpy as np
+from faults import kv
+
+from tercet.config import EngineConfig
+from tercet.workers.batch import Chunk, Drawn
+from tercet.workers.block_pool import BlockPool
+from tercet.workers.engine_load import EngineLoad
+from tercet.workers.events import Command, Event
+from tercet.workers.limits import Limits
+from tercet.workers.pace import Pace
+from tercet.workers.scheduler import Scheduler
+from tercet.workers.sequence import Sequence
+from tercet.workers.steps import Steps
+
+CONTEXT_TOKENS_MAX = 200
+
+
+class SimEngine:
+    """Takes the place of `EngineThread` and `Engine`: commands wait for the end of the step under way."""
+
+    def __init__(
+        self, process: object, config: EngineConfig, deliver: Callable[[list[Event]], None]
+    ) -> None:
+        self._process, self._deliver = process, deliver
+        self.memory = kv.memory(config.kv_blocks)
+        self.generations = np.zeros(config.kv_blocks, dtype=np.uint64)
+        self.pool = BlockPool(config.kv_blocks, self.generations)
+        self.scheduler = Scheduler(config, self.pool)
+        limits = Limits(
+            kv.VOCABULARY, CONTEXT_TOKENS_MAX, kv.END_TOKENS, kv.BLOCK_TOKENS, config.kv_blocks
+        )
+        self.steps = Steps(
+            limits, self.scheduler, Pace(), start_within_s=config.start_within_s
+        )
+        self._inbox: list[Command] = []
+        self._busy = False
+
+    @property
+    def load(self) -> EngineLoad:
+        return self.steps.load()
+
+    @property
+    def sequences(self) -> dict[str, Sequence]:
+        """All that live in this engine."""
+        return self.steps._residents._sequences
+
+    def post(self, *commands: Command) -> None:
+        for command in commands:
+            self._process.network.story.tell(self._process, f"  engine is told {command}")
+        self._inbox += commands
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._process.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Between two steps."""
+        commands, self._inbox = self._inbox, []
+        for command in commands:
+            self.steps.handle(command)
+        chunks = self.steps.plan() if self.steps.has_work else []
+        if chunks:
+            step_s = self._process.network.chaos.step_s()
+            self._process.loop.call_later(step_s, self._finish, chunks)
+        else:
+            self._say()
+
+    def _finish(self, chunks: list[Chunk]) -> None:
+        if self._process.network.chaos.step_fails(self._process):
+            self.steps.fail(chunks, "the model failed")
+        else:
+            self.steps.finish(chunks, self._forward(chunks))
+        self._say()
+
+    def _say(self) -> None:
+        events = self.steps.take()
+        if events:
+            self._process.loop.call_soon(self._deliver, events)
+        self._process.world.invariants.after_turn(self._process)
+        self._busy = False
+        if self._inbox or self.steps.has_work:
+            self._wake()
+
+    def _forward(self, chunks: list[Chunk]) -> list[Drawn | None]:
+        for chunk in chunks:
+            sequence, start = chunk.sequence, chunk.sequence.computed
+            tokens = sequence.tokens[start : start + chunk.tokens]
+            kv.write(self.memory, sequence.blocks, start, tokens)
+        return [self._draw(chunk.sequence) if chunk.completes else None for chunk in chunks]
+
+    def _draw(self, sequence: Sequence) -> Drawn:
+        token = kv.read(self.memory, sequence.blocks, len(sequence.tokens))
+        asked = sequence.spec.sampling.logprobs is not None
+        return Drawn(token, kv.logprobs(token) if asked else None)

@@ -1,0 +1,122 @@
+"""What must hold between any two events, and what must be left when all is over: nothing."""
+
+from collections.abc import Iterator
+
+from faults.worker import Worker
+
+from tercet.router.flight import Flight
+from tercet.workers.residents import RUNS
+from tercet.workers.sequence import Phase, Sequence
+
+
+class Invariants:
+    """Blames the world for the first thing that does not hold."""
+
+    def __init__(self, world: object) -> None:
+        self._world = world
+
+    # ---- between events ----------------------------------------------------------------------------------------------
+
+    def after_event(self) -> None:
+        for client in self._world.clients:
+            if client.pilot is not None and not client.left:
+                self._one_owner(client.pilot._flight)
+        for worker in self._world.agents.values():
+            if worker.agent.in_flight:
+                self._untouched(worker)
+
+    def after_turn(self, worker: Worker) -> None:
+        """An engine has done something."""
+        for sequence in worker.engine.scheduler.running:
+            assert sequence.phase is Phase.RUNNING, sequence
+        self._turns = getattr(self, "_turns", 0) + 1
+        if self._turns % 8 == 0:
+            worker.engine.steps.check_integrity()
+            worker.board.departures.validate()
+            worker.board.arrivals.validate()
+            self._held_for_somebody(worker)
+
+    def _one_owner(self, flight: Flight) -> None:
+        """At most one worker steps a request under an epoch that its front door listens to.
+
+        A hand-off's source is none: it stops by itself after the first token, which the destination repeats.
+        """
+        flight.validate()
+        owners = [
+            (worker, sequence)
+            for worker, sequence in self._lives(flight)
+            if sequence.phase in RUNS and not sequence.hand_off
+        ]
+        if len(owners) > 1:
+            names = ", ".join(f"{worker} under {one.epoch}" for worker, one in owners)
+            self._world.blame(f"{flight.spec.id} has several owners: {names}; {flight!r}")
+
+    def _lives(self, flight: Flight) -> Iterator[tuple[Worker, Sequence]]:
+        for worker in self._world.agents.values():
+            sequence = worker.engine.sequences.get(flight.spec.id)
+            if sequence is not None and flight._speaker(sequence.epoch) is not None:
+                yield worker, sequence
+
+    def _untouched(self, worker: Worker) -> None:
+        """What a read may still write into belongs to the request that is pulled, or to nobody."""
+        pool, reserved = worker.engine.pool, None
+        for read in worker.agent.in_flight:
+            for block in read.blocks:
+                if block in pool._quarantined:
+                    continue
+                if reserved is None:
+                    reserved = {b for s in worker.engine.scheduler.reserved for b in s.blocks}
+                if pool._references[block] != 1 or block not in reserved:
+                    self._world.blame(
+                        f"{worker}: block {block} is free or in use while a read writes into it"
+                    )
+                    return
+
+    def _held_for_somebody(self, worker: Worker) -> None:
+        """Whoever has a lease is linked."""
+        links = worker.board.readers._links
+        for departure in worker.board.departures._departures.values():
+            if departure.reader and departure.reader not in links:
+                self._world.blame(f"{worker} keeps a lease for nobody: {departure}")
+
+    # ---- in the end --------------------------------------------------------------------------------------------------
+
+    def leftovers(self) -> list[str]:
+        """What is not at rest although nobody wants anything any more."""
+        found = [line for worker in self._world.agents.values() for line in self._of(worker)]
+        reception = self._world.door.reception
+        counts = {
+            "pilots": len(reception.pilots),
+            "ledger charges": reception.ledger.charges,
+            "queued at the door": reception.door.queued,
+            "in flight at the door": reception.door.in_flight,
+        }
+        return [*found, *self._lines("door", counts)]
+
+    def _of(self, worker: Worker) -> list[str]:
+        load, board = worker.engine.load, worker.board
+        counts = {
+            "waiting": load.waiting,
+            "running": load.running,
+            "held": load.holding,
+            "reserved": load.pulling,
+            "blocks used": load.blocks_used,
+            "blocks in quarantine": load.quarantined_blocks,
+            "departures": len(board.departures),
+            "arrivals": len(board.arrivals),
+            "owners of arrivals": len(board.arrivals._owners),
+            "asked sources": len(board.arrivals._asked),
+            "unsettled pulls": worker.transfer.unsettled,
+            "leases": board.departures.leases,
+        }
+        return self._lines(worker.name, counts)
+
+    def _lines(self, name: str, counts: dict[str, int]) -> list[str]:
+        return [f"{name}: {count} {what}" for what, count in counts.items() if count]
+
+    def at_rest(self) -> None:
+        """Checked once, at the end."""
+        for worker in self._world.agents.values():
+            worker.engine.steps.check_integrity()
+        self._world.door.reception.ledger.validate()
+        self._world.door.reception.door.validate()

@@ -1,0 +1,180 @@
+"""Pulls of a simulated worker: the production transfer without its thread, over reads that may fail, be late, or land late."""
+
+from collections.abc import Callable, Sequence
+
+from faults import kv
+from faults.process import Process
+
+from tercet.config import TransferConfig
+from tercet.errors import TransferFailed
+from tercet.wire import KvRegion
+from tercet.workers.transfer.base import Agent, Kind, Memory, Span, TransferEvent
+from tercet.workers.transfer.pull import WORD_BYTES
+from tercet.workers.transfer.thread import TransferThread
+
+BLOCK_BYTES = 8 * kv.BLOCK_TOKENS
+STUCK_S = 0.05
+"""A read from a process that is stopped is looked at again after so long."""
+
+
+class SimRead:
+    """One read in flight. It copies what lies at the source when its time has come, in one or two parts."""
+
+    def __init__(self, agent: "SimAgent", source: Process, kind: Kind, spans: Sequence[Span]) -> None:
+        self.agent, self.source, self.kind = agent, source, kind
+        self.ended, self.failure = False, ""
+        self.pairs = agent.pairs(kind, spans)
+        """Block numbers here and there."""
+        self._left = list(self.pairs)
+
+    @property
+    def blocks(self) -> list[int]:
+        """Those it may still write into."""
+        return [here for here, _ in self.pairs] if self.kind is Kind.BLOCKS else []
+
+    def done(self) -> bool:
+        if self.ended and self.failure:
+            raise TransferFailed(self.failure)
+        return self.ended
+
+    def copy_half(self) -> None:
+        """A part of it has come already."""
+        half = len(self._left) // 2
+        if self.source.alive and not self.ended:
+            self._copy(self._left[:half])
+            self._left = self._left[half:]
+
+    def land(self, failure: str) -> None:
+        """The end, well or badly."""
+        if not self.source.alive:
+            failure = failure or f"{self.source} is gone"
+        elif self.source.stopped and self.agent.waits_for_stopped and not failure:
+            self.agent.later(STUCK_S, self, failure)
+            return
+        if failure:
+            self._spoil()
+        else:
+            self._copy(self._left)
+        self.failure = failure
+        self.ended = True
+        self.agent.landed(self)
+
+    def _copy(self, pairs: list[tuple[int, int]]) -> None:
+        theirs = self.source.engine
+        for here, there in pairs:
+            if self.kind is Kind.BLOCKS:
+                self.agent.engine.memory[here][:] = theirs.memory[there]
+            else:
+                self.agent.words[here] = theirs.generations[there]
+
+    def _spoil(self) -> None:
+        """Nobody says what a read has written that did not end well."""
+        for here in self.blocks:
+            self.agent.engine.memory[here][0] = kv.GARBAGE
+
+
+class SimAgent:
+    """An `Agent` on the simulated network."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.engine = process.engine
+        self.in_flight: list[SimRead] = []
+        self.words: object = None
+        self._words_base = 0
+        self.waits_for_stopped = process.network.chaos.dice.random() < 0.5
+        self._peers: set[str] = set()
+
+    @property
+    def metadata(self) -> bytes:
+        return self.process.name.encode()
+
+    def add_peer(self, peer: str, region: KvRegion) -> None:
+        if peer not in self.process.world.agents:
+            raise TransferFailed(f"{peer} cannot be reached")
+        assert peer not in self._peers, f"{peer} was introduced twice"
+        self._peers.add(peer)
+
+    def remove_peer(self, peer: str) -> None:
+        assert not [read for read in self.in_flight if read.source.name == peer], peer
+        self._peers.remove(peer)
+
+    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> SimRead:
+        assert peer in self._peers, f"{peer} was not introduced"
+        source = self.process.world.agents.get(peer)
+        if source is None:
+            raise TransferFailed(f"{peer} is gone")
+        read = SimRead(self, source, kind, spans)
+        self.in_flight.append(read)
+        fate = self.process.network.chaos.read(kind)
+        if fate.half_s:
+            self.process.network.timeline.call_later(fate.half_s, read.copy_half)
+        self.later(fate.lasts_s, read, fate.failure)
+        if kind is Kind.BLOCKS:
+            self._tell(f"reads {read.pairs} from {peer}, {fate}")
+        return read
+
+    def later(self, delay_s: float, read: SimRead, failure: str) -> None:
+        self.process.network.timeline.call_later(delay_s, read.land, failure)
+
+    def landed(self, read: SimRead) -> None:
+        self.in_flight.remove(read)
+        if read.kind is Kind.BLOCKS:
+            self._tell(f"read into {read.blocks} has ended {read.failure}")
+        self.process.loop.call_soon(self.process.transfer.look)
+
+    def pairs(self, kind: Kind, spans: Sequence[Span]) -> list[tuple[int, int]]:
+        size = BLOCK_BYTES if kind is Kind.BLOCKS else WORD_BYTES
+        base = 0 if kind is Kind.BLOCKS else self._words_base
+        found: list[tuple[int, int]] = []
+        for span in spans:
+            here, there = (span.local - base) // size, span.remote // size
+            found += [(here + i, there + i) for i in range(span.length // size)]
+        return found
+
+    def place_words(self, words: object, base: int) -> None:
+        """Where generation words are read to."""
+        self.words, self._words_base = words, base
+
+    def progress(self) -> None:
+        """Nobody needs our help."""
+
+    def close(self) -> None: ...
+
+    def _tell(self, what: str) -> None:
+        self.process.network.story.tell(self.process, what)
+
+
+class SimTransfer(TransferThread):
+    """Takes a turn when there is something to look at, in place of a thread that looks all the time."""
+
+    def __init__(
+        self,
+        process: Process,
+        config: TransferConfig,
+        agent: SimAgent,
+        deliver: Callable[[TransferEvent], None],
+    ) -> None:
+        blocks = process.engine.pool.blocks
+        memory = Memory(0, BLOCK_BYTES, blocks, 0)
+        self._process, self._agent = process, agent
+        super().__init__(
+            process.name, memory, config, None, deliver, None, process.network.timeline
+        )
+        agent.place_words(self._arrivals, self._arrivals.ctypes.data)
+        self._region = self._describe(agent)
+        self._looking = False
+
+    def look(self) -> None:
+        """One turn, and another one when the next deadline has passed."""
+        self._looking = False
+        self._turn(self._agent)
+        if self._active:
+            due_s = min(pull.deadline_s for pull in self._active)
+            self._process.loop.call_at(due_s + 1e-4, self.look)
+
+    def _command(self, command: Callable[[Agent], None]) -> None:
+        super()._command(command)
+        if not self._looking:
+            self._looking = True
+            self._process.loop.call_soon(self.look)

@@ -1,0 +1,83 @@
+"""A simulated worker: the production switchboard, with everything behind it, on simulated engine, transfer and links."""
+
+from faults.engine import SimEngine
+from faults.process import Process
+from faults.transfer import SimAgent, SimTransfer
+from faults.transport import End
+
+import msgspec
+
+from tercet.config import ClusterConfig
+from tercet.errors import PeerLost
+from tercet.ids import Incarnation, WorkerId
+from tercet.role import Role
+from tercet.wire import Endpoint, Hello, LoadReport, Refuse, Welcome
+from tercet.workers.events import Event
+from tercet.workers.greeting import Greeting
+from tercet.workers.switchboard import Switchboard
+from tercet.workers.transfer import TransferEvent
+
+
+class Board(Switchboard):
+    """Says that it is draining when it is told to."""
+
+    draining = False
+
+    def report(self, role: Role) -> LoadReport:
+        return msgspec.structs.replace(super().report(role), draining=self.draining)
+
+
+class Worker(Process):
+    """One life of a worker."""
+
+    def __init__(self, world: object, worker: WorkerId, role: Role, life: int) -> None:
+        super().__init__(f"{worker}:{life}", world.network)
+        self.world, self.address = world, worker
+        config: ClusterConfig = world.config
+        self.endpoint = Endpoint(worker, Incarnation(str(life)), role, "here", 1, "here")
+        self.engine = SimEngine(self, config.engine_of(role), self._on_engine)
+        self.agent = SimAgent(self)
+        self.transfer = SimTransfer(self, config.transfer, self.agent, self._on_transfer)
+        self._greeting = Greeting(
+            config.name, worker, self.endpoint.incarnation, "toy", self.transfer.region
+        )
+        self.board = Board(
+            config,
+            self.engine,
+            self.transfer,
+            self._greeting.hello,
+            block_tokens=config.engine.block_tokens,
+            host_id="here",
+            clock=world.timeline,
+        )
+        self._period_s = config.link.report_period_s
+        self.loop.call_later(world.chaos.dice.uniform(0, self._period_s), self._beat)
+
+    def answer(self, hello: Hello) -> Welcome | Refuse:
+        if hello.expects != self.endpoint.incarnation:
+            return Refuse(f"incarnation {hello.expects} is gone")
+        return self._greeting.answer(hello)
+
+    def serve(self, hello: Hello, end: End) -> None:
+        self.loop.create_task(self._serve(hello, end))
+
+    async def _serve(self, hello: Hello, end: End) -> None:
+        try:
+            await self.board.serve(hello, end)
+        except PeerLost:
+            pass
+        finally:
+            await end.close()
+
+    def _on_engine(self, events: list[Event]) -> None:
+        for event in events:
+            self.network.story.tell(self, f"  engine says {event}")
+        self.board.on_engine(events)
+
+    def _on_transfer(self, event: TransferEvent) -> None:
+        self.network.story.tell(self, f"  transfer says {event}")
+        self.loop.call_soon(self.board.on_transfer, event)
+
+    def _beat(self) -> None:
+        self.board.beat(self.endpoint.role)
+        self.loop.call_later(self._period_s, self._beat)

@@ -1,0 +1,248 @@
+"""One schedule: a cluster, its clients, and what befalls them, all of it determined by a number."""
+
+import contextlib
+import gc
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from unittest import mock
+
+from faults.chaos import Chaos
+from faults.door import Client, Door, Order
+from faults.invariants import Invariants
+from faults.process import Process
+from faults.story import Story
+from faults.transport import Network, connect
+from faults.worker import Worker
+
+from tercet.config import (
+    ClusterConfig,
+    EngineConfig,
+    FrontDoorConfig,
+    LinkConfig,
+    ModelConfig,
+    PoolConfig,
+    Pools,
+    RouterConfig,
+    TransferConfig,
+)
+from tercet.ids import RequestId, WorkerId
+from tercet.request import RequestSpec, Sampling
+from tercet.role import Role
+from tercet.simulator.timeline import Timeline
+from tercet.wire import Membership
+
+END_S = 45.0
+"""By then every request must have ended and everything must be at rest."""
+SEATS = {
+    WorkerId("prefill-0"): Role.PREFILL,
+    WorkerId("prefill-1"): Role.PREFILL,
+    WorkerId("decode-0"): Role.DECODE,
+    WorkerId("decode-1"): Role.DECODE,
+}
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came of one schedule; `complaints` is empty when all went well."""
+
+    seed: int
+    complaints: list[str]
+    lines: list[str]
+    events: int
+    seconds: float
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+
+class World:
+    """`play` it once."""
+
+    def __init__(self, seed: int, *, telling: bool = False) -> None:
+        self.seed = seed
+        self.timeline = Timeline()
+        self.story = Story(self.timeline, wanted=telling)
+        self.chaos = Chaos(seed)
+        self.config = config_for(self.chaos)
+        self.network = Network(self.timeline, self.config.link, self.chaos, self.story)
+        self.invariants = Invariants(self)
+        self.complaints: list[str] = []
+        self.workers: dict[WorkerId, Worker] = {}
+        """The last life of each."""
+        self.agents: dict[str, Worker] = {}
+        """Those who live, by the names of their transfer agents."""
+        self.clients: list[Client] = []
+        self._lives = dict.fromkeys(SEATS, 0)
+        self._restarts = 0
+        self._version = 0
+        self._events = 0
+        self._asleep = False
+
+    def play(self) -> Verdict:
+        self._set_up()
+        self._guard(self.timeline.run, self._goes_on)
+        if not self.complaints:
+            self._guard(self.invariants.at_rest)
+        for process in (*self.agents.values(), self.door):
+            process.loop.kill()
+        outcomes: dict[str, int] = {}
+        for worker in self.agents.values():
+            for outcome, count in worker.board.arrivals.outcomes.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        return Verdict(
+            self.seed,
+            self.complaints,
+            self.story.lines,
+            self._events,
+            self.timeline.now_s(),
+            outcomes,
+        )
+
+    def blame(self, what: str) -> None:
+        """Something is wrong. Raising would not do: production code catches what it can."""
+        self.story.tell("WRONG", what)
+        self.complaints.append(what)
+
+    # ---- lives -------------------------------------------------------------------------------------------------------
+
+    def kill(self, process: Process) -> None:
+        """A worker comes back after a while, on the same address."""
+        if not process.alive or not isinstance(process, Worker):
+            return
+        dice = self.chaos.dice
+        self.network.kill(process, silent=dice.random() < 0.3)
+        del self.agents[process.name]
+        self._restarts += 1
+        self.timeline.call_later(dice.uniform(0.05, 1.5), self._restart, process.endpoint.worker)
+
+    def _restart(self, seat: WorkerId) -> None:
+        self._restarts -= 1
+        self._start(seat)
+        self._publish(self.chaos.dice.uniform(0.0, 0.5))
+
+    def _start(self, seat: WorkerId) -> None:
+        self._lives[seat] += 1
+        worker = Worker(self, seat, SEATS[seat], self._lives[seat])
+        self.workers[seat] = self.agents[worker.name] = worker
+        self.network.servers[seat] = worker
+        self.network.silent.discard(seat)
+        self.story.tell(worker, "lives")
+
+    def _publish(self, delay_s: float) -> None:
+        self._version += 1
+        lives = tuple(worker.endpoint for worker in self.workers.values())
+        self.door.loop.call_later(delay_s, self.door.update, Membership(self._version, lives))
+
+    # ---- the schedule ------------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        self.door = Door(self, 1)
+        for seat in SEATS:
+            self._start(seat)
+        self._publish(0.0)
+        for order in orders_for(self.chaos):
+            client = Client(self, order)
+            self.clients.append(client)
+            self.door.loop.call_at(order.at_s, client.enter, self.door)
+        self.chaos.begin(self)
+        self.timeline.call_later(0.25, self._look)
+
+    def _guard(self, call: object, *args: object) -> None:
+        """Whatever an event raises is a bug of ours."""
+        try:
+            call(*args)
+        except Exception as error:
+            self.blame(f"{type(error).__name__}: {error}")
+            if self.story.wanted:
+                raise
+
+    def _goes_on(self) -> bool:
+        self._events += 1
+        self.invariants.after_event()
+        return not (self.complaints or self._asleep)
+
+    def _look(self) -> None:
+        """Is everybody served and everything at rest?"""
+        waiting = [client for client in self.clients if not client.left]
+        stopped = any(worker.stopped for worker in self.agents.values()) or self.door.stopped
+        busy = waiting or stopped or self._restarts
+        left = [] if busy else self.invariants.leftovers()
+        if not busy and not left:
+            self._asleep = True
+        elif self.timeline.now_s() < END_S:
+            self.timeline.call_later(0.25, self._look)
+        else:
+            for client in waiting:
+                self.blame(f"{client.spec.id} has not ended: {client.pilot and client.pilot._flight}")
+            for line in left:
+                self.blame(f"not at rest: {line}")
+
+
+# ---- what a number means ---------------------------------------------------------------------------------------------
+
+
+def config_for(chaos: Chaos) -> ClusterConfig:
+    dice = chaos.dice
+    engine = EngineConfig(
+        block_tokens=4,
+        kv_blocks=dice.choice((11, 14, 20, 40)),
+        step_tokens_max=8,
+        running_max=dice.choice((2, 4)),
+        waiting_max=4,
+    )
+    return ClusterConfig(
+        model=ModelConfig(path="none"),
+        engine=engine,
+        pools=Pools(prefill=PoolConfig(replicas=2), decode=PoolConfig(replicas=2)),
+        router=RouterConfig(
+            policy=dice.choice(("round_robin", "random", "least_pending")),
+            local_prefill_tokens_max=dice.choice((0, 5)),
+            replays_max=20,
+        ),
+        transfer=TransferConfig(backend="fake", lease_s=2.0, renew_s=0.4, wait_s=0.4),
+        link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.4),
+        front_door=FrontDoorConfig(queue_wait_s_max=30.0),
+    )
+
+
+def orders_for(chaos: Chaos) -> list[Order]:
+    return [_order(chaos, number) for number in range(chaos.dice.choice((1, 2, 3, 5)))]
+
+
+def _order(chaos: Chaos, number: int) -> Order:
+    dice = chaos.dice
+    family = 1000 * dice.randrange(1, 3)
+    prompt = [family + position for position in range(dice.randrange(1, 23))]
+    prompt += [dice.randrange(1000) for _ in range(dice.choice((0, 0, 1)))]
+    sampling = Sampling(
+        max_tokens=dice.choice((1, 2, 6, 12)), logprobs=dice.choice((None, None, 0))
+    )
+    return Order(
+        RequestSpec(RequestId(f"r{number}"), prompt, sampling, priority=dice.choice((0, 0, 1))),
+        at_s=dice.uniform(0.0, 0.3),
+        leaves_after_s=dice.uniform(0.0, 0.3) if dice.random() < 0.1 else None,
+        deadline_s=dice.uniform(0.05, 0.5) if dice.random() < 0.05 else None,
+    )
+
+
+@contextlib.contextmanager
+def simulated() -> Iterator[None]:
+    """Sockets, random names and logs are out of the way as long as this lasts."""
+    log = logging.getLogger("tercet")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    with (
+        mock.patch("tercet.workers.sources.connect", connect),
+        mock.patch("tercet.router.session.connect", connect),
+        mock.patch("tercet.router.session.random", mock.Mock(random=lambda: 0.5)),
+        mock.patch("tercet.router.sessions.host_id", lambda: "here"),
+        mock.patch("tercet.router.sessions.new_incarnation", lambda: "x"),
+    ):
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+            gc.collect()
+
+
+def play(seed: int, *, telling: bool = False) -> Verdict:
+    return World(seed, telling=telling).play()
