@@ -225,7 +225,7 @@ class Arrivals:
     def _forget(self, key: Key, arrival: Arrival) -> None:
         del self._arrivals[key], self._owners[key]
         asked = (arrival.peer, arrival.request, arrival.source_epoch)
-        if self._asked[asked] == key:
+        if self._asked.get(asked) == key:  # a later move from there may have ended before this one
             del self._asked[asked]
 
     def validate(self) -> None:

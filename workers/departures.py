@@ -75,7 +75,9 @@ class Departures:
     # ---- from the engine ---------------------------------------------------------------------------------------------
 
     def on_engine(
-        self, event: events.Published | events.Held | events.Ended | events.Said, now_s: float
+        self,
+        event: events.Published | events.Held | events.Ended | events.Absent | events.Said,
+        now_s: float,
     ) -> list[SourceCommand]:
         """Events of other requests are ignored."""
         match event:
@@ -85,7 +87,7 @@ class Departures:
                 return []
             case events.Said():
                 return []
-            case events.Ended():
+            case events.Ended() | events.Absent():
                 key = (event.request, event.epoch)
                 return self._handle(key, Vanished(key in self._finished), now_s)
             case events.Published() | events.Held():

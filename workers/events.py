@@ -104,7 +104,7 @@ class Unquarantine(msgspec.Struct, frozen=True):
 
 
 class Expose(msgspec.Struct, frozen=True):
-    """Publish the KV of a request as it grows, while it runs; answered by `Published`, or by `Ended` if it is not here."""
+    """Publish the KV of a request as it grows, while it runs; answered by `Published`, or by `Absent` if it does not run."""
 
     request: RequestId
     epoch: Epoch
@@ -225,4 +225,11 @@ class Ended(msgspec.Struct, frozen=True):
     epoch: Epoch
 
 
-Event = Said | Reserved | Extended | Published | Held | Ended
+class Absent(msgspec.Struct, frozen=True):
+    """Answer to `Expose`: no such request runs here. It may still be on its way to here."""
+
+    request: RequestId
+    epoch: Epoch
+
+
+Event = Said | Reserved | Extended | Published | Held | Ended | Absent

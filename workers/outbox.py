@@ -7,7 +7,7 @@ from tercet.ids import BlockId, Epoch, RequestId, WorkerId
 from tercet.request import FinishReason, TokenLogprobs
 from tercet.wire import Failed, MoveWanted, Refused, Started, Tokens
 from tercet.workers.block_pool import BlockPool
-from tercet.workers.events import Ended, Event, Extended, Held, Published, Reserved, Said, Thaw
+from tercet.workers.events import Absent, Ended, Event, Extended, Held, Published, Reserved, Said, Thaw
 from tercet.workers.sequence import Sequence
 
 
@@ -106,8 +106,8 @@ class Outbox:
         self._events.append(Extended(sequence.id, sequence.epoch, tuple(blocks)))
 
     def absent(self, request: RequestId, epoch: Epoch) -> None:
-        """There is no such request here, as if it had ended just now."""
-        self._events.append(Ended(request, epoch))
+        """No such request runs here."""
+        self._events.append(Absent(request, epoch))
 
     def missing(self, command: Thaw) -> None:
         """There is no such request here to run on."""

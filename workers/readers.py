@@ -58,7 +58,9 @@ class Readers:
             del self._links[reader]
             self.carry_out(self._departures.reader_lost(reader, self._clock.now_s()))
 
-    def on_engine(self, event: events.Published | events.Held | events.Ended | events.Said) -> None:
+    def on_engine(
+        self, event: events.Published | events.Held | events.Ended | events.Absent | events.Said
+    ) -> None:
         self.carry_out(self._departures.on_engine(event, self._clock.now_s()))
 
     def on_packed(self, event: Packed) -> None:

@@ -95,7 +95,7 @@ class Switchboard:
                         self.readers.on_engine(event)
                 case events.Reserved() | events.Extended():
                     self.arrivals.on_engine(event)
-                case events.Published() | events.Held():
+                case events.Published() | events.Held() | events.Absent():
                     self.readers.on_engine(event)
                 case events.Ended():
                     self.arrivals.on_engine(event)

@@ -96,7 +96,7 @@ class HandOffs:
                         self._carry_out(self.departures.on_engine(event, now_s))
                 case events.Reserved() | events.Extended():
                     self.arrivals.on_engine(event)
-                case events.Published() | events.Held():
+                case events.Published() | events.Held() | events.Absent():
                     self._carry_out(self.departures.on_engine(event, now_s))
                 case events.Ended():
                     self.arrivals.on_engine(event)

@@ -13,6 +13,9 @@ LINES_MAX = 20_000
 class Named(Protocol):
     name: str
 
+    @property
+    def alive(self) -> bool: ...
+
 
 class Story:
     """Nothing is written down unless it is wanted: most schedules end well, and a bad one can be played again."""
@@ -22,7 +25,7 @@ class Story:
         self.lines: list[str] = []
 
     def tell(self, who: Named | str, what: str) -> None:
-        if self.wanted and len(self.lines) < LINES_MAX:
+        if self.wanted and len(self.lines) < LINES_MAX and getattr(who, "alive", True):
             self.lines.append(f"{self._timeline.now_s():9.4f} s  {who!s:<14}  {what}")
 
     def heard(self, who: Named, whom: Named, frame: list[Message]) -> None:

@@ -172,10 +172,10 @@ class Network:
             del self.servers[process.address]
             if silent:
                 self.silent.add(process.address)
-        process.loop.kill()
         for end in list(process.ends):
             end.wire.died(end, silent)
         process.ends.clear()
+        process.loop.kill()
 
     def stop(self, process: Process) -> None:
         self.story.tell(process, "is stopped")

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
@@ -153,7 +154,7 @@ class World:
         except Exception as error:
             self.blame(f"{type(error).__name__}: {error}")
             if self.story.wanted:
-                raise
+                self.story.lines += traceback.format_exception(error)
 
     def _goes_on(self) -> bool:
         self._events += 1

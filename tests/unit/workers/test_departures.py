@@ -9,7 +9,7 @@ from tercet.request import FinishReason, TokenLogprobs
 from tercet.wire import Commit, Failed, Gone, GoneReason, HandedOff, Pull, Ready, Renew, Usage
 from tercet.workers import events
 from tercet.workers.departures import FINISHED_MAX, Departures
-from tercet.workers.events import Drop, Ended, Held, Published, Said
+from tercet.workers.events import Absent, Drop, Ended, Held, Published, Said
 from tercet.workers.move import ToOwner, ToReader
 
 R, E = RequestId("r"), Epoch(2)
@@ -238,7 +238,7 @@ def test_the_first_pull_of_a_running_request_exposes_it(nobody):
 
 def test_a_request_that_is_not_here_is_gone_for_who_pulls(nobody):
     nobody.on_reader("d", LIVE, 0)
-    assert nobody.on_engine(Ended(R, E), 0) == [ToReader("d", UNKNOWN)]
+    assert nobody.on_engine(Absent(R, E), 0) == [ToReader("d", UNKNOWN)]
     assert len(nobody) == 0
 
 

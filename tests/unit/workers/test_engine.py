@@ -15,12 +15,14 @@ from tercet.request import FinishReason, RequestSpec, Sampling
 from tercet.wire import Failed, Refused, Started, Tokens
 from tercet.workers.engine import Engine
 from tercet.workers.events import (
+    Absent,
     Arrived,
     Command,
     Commit,
     Drop,
     DropOwner,
     Ended,
+    Expose,
     Event,
     Held,
     Published,
@@ -440,6 +442,13 @@ def test_a_later_life_waits_for_a_pull_that_may_still_write(bench: Bench) -> Non
     events = bench.tell(Run(spec(), E2, "f"))
     (refusal,) = messages(events, Refused)
     assert refusal.epoch == E2
+    assert bench.engine.load().pulling == 1
+    bench.tell(Drop(A, E1))
+
+
+def test_what_is_still_pulled_cannot_be_pulled_from_and_has_not_ended(bench: Bench) -> None:
+    bench.tell(Reserve(spec(), E1, "f"))
+    assert bench.tell(Expose(A, E1)) == [Absent(A, E1)]
     assert bench.engine.load().pulling == 1
     bench.tell(Drop(A, E1))
 

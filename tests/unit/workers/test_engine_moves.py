@@ -20,6 +20,7 @@ from tercet.request import RequestSpec, Sampling, TokenLog
 from tercet.wire import Failed, Refused, Started, Tokens
 from tercet.workers.engine import Engine
 from tercet.workers.events import (
+    Absent,
     Arrived,
     Commit,
     Drop,
@@ -304,7 +305,7 @@ class Cluster(RuleBasedStateMachine):
                         client.held = event
                 case Reserved():
                     self.hear_reserved(self.client(event.request), event)
-                case Extended() | Ended():
+                case Extended() | Ended() | Absent():
                     pass
 
     def hear(self, client: Client, message: Started | Tokens | Refused | Failed) -> None:
