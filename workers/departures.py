@@ -47,6 +47,7 @@ class Departures:
         """For those readers only that asked for a codec."""
         self._orders = itertools.count(1)
         self._finished: OrderedDict[Key, None] = OrderedDict()
+        self._exposures = 0
 
     def __len__(self) -> int:
         return len(self._departures)
@@ -124,7 +125,10 @@ class Departures:
                 if key in self._finished:
                     reason = wire.GoneReason.FINISHED
                 return [ToReader(reader, wire.Gone(*key, reason))]
-            self._departures[key] = Departure(*key, "", self._lease_s, live=True)
+            self._exposures += 1
+            self._departures[key] = Departure(
+                *key, "", self._lease_s, live=True, exposure=self._exposures
+            )
         former = self._packed.pop(key, None)
         codec = next((each for each in self._packing.codecs if each == message.codec), None)
         if codec is not None:

@@ -108,6 +108,8 @@ class Expose(msgspec.Struct, frozen=True):
 
     request: RequestId
     epoch: Epoch
+    exposure: int
+    """Which one this is, of all of this worker: what the engine says because of it carries the number."""
 
 
 class Freeze(msgspec.Struct, frozen=True):
@@ -199,6 +201,8 @@ class Published(msgspec.Struct, frozen=True):
     blocks: tuple[BlockId, ...]
     generations: tuple[int, ...]
     tokens: int
+    exposure: int = 0
+    """Of the `Expose` that asked for it; 0 of a hand-off."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -216,6 +220,8 @@ class Held(msgspec.Struct, frozen=True):
     computed_tokens: int
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """Of the last tokens of `output`, where the request asked for them; the destination repeats them with the tokens."""
+    exposure: int = 0
+    """As in `Published`."""
 
 
 class Ended(msgspec.Struct, frozen=True):

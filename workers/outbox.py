@@ -7,7 +7,17 @@ from tercet.ids import BlockId, Epoch, RequestId, WorkerId
 from tercet.request import FinishReason, TokenLogprobs
 from tercet.wire import Failed, MoveWanted, Refused, Started, Tokens
 from tercet.workers.block_pool import BlockPool
-from tercet.workers.events import Absent, Ended, Event, Extended, Held, Published, Reserved, Said, Thaw
+from tercet.workers.events import (
+    Absent,
+    Ended,
+    Event,
+    Extended,
+    Held,
+    Published,
+    Reserved,
+    Said,
+    Thaw,
+)
 from tercet.workers.sequence import Sequence
 
 
@@ -80,12 +90,22 @@ class Outbox:
         sequence.published_blocks = upto
         blocks = tuple(sequence.blocks[first:upto])
         generations = self._pool.generations(blocks)
-        event = Published(sequence.id, sequence.epoch, first, blocks, generations, tokens)
-        self._events.append(event)
+        self._events.append(
+            Published(
+                sequence.id,
+                sequence.epoch,
+                first,
+                blocks,
+                generations,
+                tokens,
+                sequence.exposure,
+            )
+        )
 
     def exposed(self, sequence: Sequence) -> None:
         """From now on its KV is published as it grows; says so at once, even when there is none yet."""
-        self._events.append(Published(sequence.id, sequence.epoch, 0, (), (), 0))
+        event = Published(sequence.id, sequence.epoch, 0, (), (), 0, sequence.exposure)
+        self._events.append(event)
 
     def held(self, sequence: Sequence) -> None:
         """Everything is published, and the blocks stay until they are released."""
@@ -98,6 +118,7 @@ class Outbox:
             sequence.cached_tokens or 0,
             sequence.computed_tokens,
             tuple(sequence.logprobs) if sequence.logprobs else None,
+            sequence.exposure,
         )
         self._events.append(event)
 

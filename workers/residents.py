@@ -257,13 +257,13 @@ class Residents:
         if found is None or found.epoch != command.epoch or found.phase not in RUNS:
             self._outbox.absent(command.request, command.epoch)
             return
-        found.exposed, found.published_blocks = True, 0
+        found.exposure, found.published_blocks = command.exposure, 0
         self._outbox.exposed(found)
         self.publish(found)
 
     def _exposed(self, request: RequestId, epoch: Epoch) -> Sequence | None:
         found = self._sequences.get(request)
-        here = found and found.epoch == epoch and found.exposed and found.phase in RUNS
+        here = found and found.epoch == epoch and found.exposure and found.phase in RUNS
         return found if here else None
 
     def _thaw(self, command: Thaw) -> None:
@@ -273,7 +273,7 @@ class Residents:
             if command.owner:
                 self._outbox.missing(command)
             return
-        found.exposed = False
+        found.exposure = 0
         if found.phase is Phase.HELD:
             self._scheduler.thaw(found)
 

@@ -43,8 +43,8 @@ class Sequence:
     """Rises with every request the engine is given."""
     tokens: list[int]
     hand_off: bool = False
-    exposed: bool = False
-    """Another worker pulls its KV while it runs."""
+    exposure: int = 0
+    """The number of the `Expose` by which another worker pulls its KV while it runs; 0 while none does."""
     phase: Phase = Phase.WAITING
     blocks: list[BlockId] = field(default_factory=list)
     computed: int = 0
@@ -92,7 +92,7 @@ class Sequence:
     @property
     def published(self) -> bool:
         """Whether another worker may be reading its blocks."""
-        return self.hand_off or self.exposed
+        return self.hand_off or self.exposure > 0
 
     @property
     def retention(self) -> str:

@@ -37,6 +37,8 @@ class Departure:
     """The front door's session; of a live move known once it is held."""
     lease_s: float
     live: bool = False
+    exposure: int = 0
+    """Of a live move, by which the engine's answers are known: those to a move before it may still come."""
     phase: Phase = Phase.RUNNING
     blocks: list[BlockId] = field(default_factory=list)
     generations: list[int] = field(default_factory=list)
@@ -64,6 +66,10 @@ class Departure:
         if self.phase is Phase.OVER:
             return []
         match event:
+            case events.Published(exposure=exposure) | events.Held(exposure=exposure) if (
+                exposure != self.exposure
+            ):
+                return []
             case events.Published():
                 return self._published(event)
             case events.Held():
@@ -130,7 +136,7 @@ class Departure:
         self.expires_s = now_s + self.lease_s
         if exposing:
             self.exposed = True
-            return [*replaced, events.Expose(self.request, self.epoch)]
+            return [*replaced, events.Expose(self.request, self.epoch, self.exposure)]
         return [*replaced, *self._ready(0), *self._committed()]
 
     def _said(

@@ -17,7 +17,9 @@ def main() -> int:
     parser.add_argument("--tell", type=int, default=None, help="play this one and tell its story")
     options = parser.parse_args()
     with simulated():
-        return tell(options.tell) if options.tell is not None else soak(options.first, options.seeds)
+        return (
+            tell(options.tell) if options.tell is not None else soak(options.first, options.seeds)
+        )
 
 
 def tell(seed: int) -> int:

@@ -119,9 +119,7 @@ class Door(Process):
         )
         self.sessions.update(membership)
         self.reception.members(membership)
-        self.sessions.close_idle(
-            lambda worker: self.reception.ledger.outstanding(worker) == 0
-        )
+        self.sessions.close_idle(lambda worker: self.reception.ledger.outstanding(worker) == 0)
 
     def heard(self, word: WorkerWord) -> None:
         self.reception.heard(word)

@@ -33,9 +33,7 @@ class SimEngine:
         limits = Limits(
             kv.VOCABULARY, CONTEXT_TOKENS_MAX, kv.END_TOKENS, kv.BLOCK_TOKENS, config.kv_blocks
         )
-        self.steps = Steps(
-            limits, self.scheduler, Pace(), start_within_s=config.start_within_s
-        )
+        self.steps = Steps(limits, self.scheduler, Pace(), start_within_s=config.start_within_s)
         self._inbox: list[Command] = []
         self._busy = False
 

@@ -20,7 +20,9 @@ STUCK_S = 0.05
 class SimRead:
     """One read in flight. It copies what lies at the source when its time has come, in one or two parts."""
 
-    def __init__(self, agent: "SimAgent", source: Process, kind: Kind, spans: Sequence[Span]) -> None:
+    def __init__(
+        self, agent: "SimAgent", source: Process, kind: Kind, spans: Sequence[Span]
+    ) -> None:
         self.agent, self.source, self.kind = agent, source, kind
         self.ended, self.failure = False, ""
         self.pairs = agent.pairs(kind, spans)

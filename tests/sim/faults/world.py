@@ -173,7 +173,9 @@ class World:
             self.timeline.call_later(0.25, self._look)
         else:
             for client in waiting:
-                self.blame(f"{client.spec.id} has not ended: {client.pilot and client.pilot._flight}")
+                self.blame(
+                    f"{client.spec.id} has not ended: {client.pilot and client.pilot._flight}"
+                )
             for line in left:
                 self.blame(f"not at rest: {line}")
 

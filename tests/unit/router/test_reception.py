@@ -25,7 +25,7 @@ from tercet.router.pilot import Pilot
 from tercet.router.pool import Peer, Roster
 from tercet.router.reception import Reception
 from tercet.router.record import Tally
-from tercet.wire import Cancel, Endpoint, LoadReport, Message, Refused, Submit, Tokens
+from tercet.wire import Adopt, Cancel, Endpoint, LoadReport, Message, Refused, Submit, Tokens
 
 MAX_TOKENS = 4
 
@@ -72,11 +72,12 @@ class Worker:
     heard_s: float = 0.0
     connected: bool = True
     retired: bool = False
+    draining: bool = False
     inbox: list[Message] = field(default_factory=list)
 
     @property
     def usable(self) -> bool:
-        return self.connected and not self.retired
+        return self.connected and not self.retired and not self.draining
 
     def report_age_s(self, now_s: float) -> float:
         return now_s - self.heard_s
@@ -102,7 +103,7 @@ class Seats:
         return Roster(sessions, frozenset(sessions))
 
     def is_left(self, worker: Endpoint) -> bool:
-        return False
+        return self.workers[worker.worker].draining
 
     def post(self, worker: Endpoint, message: Message) -> None:
         found = self.workers.get(worker.worker)
@@ -545,3 +546,26 @@ def test_three_front_doors_share_two_workers_that_refuse(inn: OpenInn) -> None:
     assert max(half) <= 3 * min(half), half
     assert max(engine.pending_max for engine in engines) <= 500 + 200
     assert sum(engine.refusals for engine in engines) <= 2 * 120
+
+
+# ---- evacuation ------------------------------------------------------------------------------------------------------
+
+
+def test_who_cannot_leave_a_draining_worker_is_asked_again_with_its_next_report(
+    inn: OpenInn,
+) -> None:
+    """A worker that is full refuses within a millisecond: asked at once again it would be asked a thousand times a second."""
+    home = inn(2)
+    home.ask()
+    left, full = sorted(home.workers(), key=lambda worker: -len(worker.submits()))
+    (submit,) = left.submits()
+    home.reception.heard(Tokens(submit.spec.id, submit.epoch, 0, [0]))
+    left.draining = True
+    home.reception.reported(left.endpoint)
+    (first,) = (each for each in full.inbox if isinstance(each, Adopt))
+    home.reception.heard(Refused(submit.spec.id, first.epoch, "full"))
+    home.later.advance(0.01)
+    assert len([each for each in full.inbox if isinstance(each, Adopt)]) == 1
+    home.reception.reported(left.endpoint)
+    assert len([each for each in full.inbox if isinstance(each, Adopt)]) == 2
+    home.finish(submit)

@@ -16,9 +16,9 @@ R, E = RequestId("r"), Epoch(2)
 UNKNOWN = Gone(R, E, GoneReason.UNKNOWN)
 
 
-def published(first: int, *blocks: int, tokens: int) -> Published:
+def published(first: int, *blocks: int, tokens: int, exposure: int = 0) -> Published:
     ids = tuple(BlockId(block) for block in blocks)
-    return Published(R, E, first, ids, tuple(block * 10 for block in blocks), tokens)
+    return Published(R, E, first, ids, tuple(block * 10 for block in blocks), tokens, exposure)
 
 
 def ready(first: int, *blocks: int, tokens: int) -> Ready:
@@ -208,7 +208,7 @@ def test_the_memory_of_finished_requests_is_bounded():
 
 LIVE = Pull(R, E, 0, known_output=1, live=True)
 FREEZE = wire.Freeze(R, E)
-STOPPED = Held(R, E, "f", (41, 42, 43), 42, cached_tokens=0, computed_tokens=40)
+STOPPED = Held(R, E, "f", (41, 42, 43), 42, cached_tokens=0, computed_tokens=40, exposure=1)
 
 
 @pytest.fixture
@@ -218,14 +218,16 @@ def nobody() -> Departures:
 
 
 def test_the_first_pull_of_a_running_request_exposes_it(nobody):
-    assert nobody.on_reader("d", LIVE, 0) == [events.Expose(R, E)]
-    assert nobody.on_engine(published(0, tokens=0), 0) == [ToReader("d", ready(0, tokens=0))]
-    assert nobody.on_engine(published(0, 5, 6, tokens=32), 0) == [
+    assert nobody.on_reader("d", LIVE, 0) == [events.Expose(R, E, 1)]
+    assert nobody.on_engine(published(0, tokens=0, exposure=1), 0) == [
+        ToReader("d", ready(0, tokens=0))
+    ]
+    assert nobody.on_engine(published(0, 5, 6, tokens=32, exposure=1), 0) == [
         ToReader("d", ready(0, 5, 6, tokens=32))
     ]
     assert nobody.on_reader("d", FREEZE, 1) == [events.Freeze(R, E)]
     assert nobody.on_reader("d", FREEZE, 1) == [], "once is enough"
-    assert nobody.on_engine(published(2, 9, tokens=42), 1) == [
+    assert nobody.on_engine(published(2, 9, tokens=42, exposure=1), 1) == [
         ToReader("d", ready(2, 9, tokens=42))
     ]
     assert nobody.on_engine(STOPPED, 1) == [ToReader("d", Commit(R, E, [41, 42, 43], 42))]
@@ -281,6 +283,15 @@ def test_who_pulls_goes_away_while_the_engine_stops_the_request(nobody):
     assert nobody.reader_lost("d", 1) == []
     (asked,) = nobody.on_engine(STOPPED, 2)
     assert (asked.owner, type(asked.message)) == ("f", wire.Stalled)
+
+
+def test_what_the_engine_said_of_the_move_before_is_not_taken_for_this_one(nobody):
+    nobody.on_reader("d", LIVE, 0)
+    nobody.on_reader("d", FREEZE, 0)
+    nobody.resume("f", wire.Resume(R, E), 1)
+    assert nobody.on_reader("e", LIVE, 1) == [events.Expose(R, E, 2)]
+    assert nobody.on_engine(published(2, 9, tokens=42, exposure=1), 2) == []
+    assert nobody.on_engine(STOPPED, 2) == []
 
 
 def test_nobody_can_have_committed_to_what_was_not_offered(nobody):
