@@ -9,7 +9,7 @@ from faults.transport import Wire
 
 from tercet.config import ClusterConfig
 from tercet.errors import MoveRefused
-from tercet.wire import Message
+from tercet.wire import Message, Tokens
 from tercet.workers.transfer.base import Kind
 
 LATENCY_S = (2e-4, 2e-3)
@@ -22,7 +22,7 @@ POINTS = (
     " Pull Freeze Ready Commit Release Renew Gone"
 ).split()
 """The messages at which something may go wrong."""
-COMMON = "Tokens Pull Ready Commit Release Freeze Adopt HandedOff".split()
+COMMON = "Tokens Pull Ready Commit Release Freeze Adopt HandedOff Commit Release".split()
 """Those that come in nearly every schedule."""
 
 
@@ -67,14 +67,27 @@ class Fate:
     failure: str = ""
 
 
+class Theme(StrEnum):
+    """What a schedule is about."""
+
+    ANYTHING = "anything"
+    PRESSURE = "pressure"
+    """Many requests, few blocks: what is given up is soon used again."""
+    SLOW = "slow"
+    """A network so slow that leases must be renewed, and no fault besides."""
+
+
 @dataclass(slots=True)
 class Climate:
     """How bad it is in this schedule."""
 
+    theme: Theme = Theme.ANYTHING
     late_messages: float = 0.0
     bad_reads: float = 0.0
     failing_steps: float = 0.0
     slow_steps: float = 0.0
+    mobility: float = 0.0
+    """How likely a request is to be moved when a worker has sent tokens of it."""
     moves: int = 0
     kills: int = 0
     stops: int = 0
@@ -92,16 +105,25 @@ class Chaos:
 
     def _draw_climate(self) -> Climate:
         dice = self.dice
+        theme = dice.choices(tuple(Theme), (80, 14, 6))[0]
+        if theme is Theme.SLOW:
+            return Climate(theme, mobility=0.1)
         climate = Climate(
+            theme,
             late_messages=dice.choice((0.0, 0.0, 0.01, 0.05)),
             bad_reads=dice.choice((0.0, 0.1, 0.4)),
             failing_steps=dice.choice((0.0, 0.0, 0.0, 0.02)),
             slow_steps=dice.choice((0.0, 0.0, 0.02)),
-            moves=dice.randrange(5),
+            mobility=dice.choice((0.0, 0.05, 0.2, 0.5)),
+            moves=dice.randrange(2),
             kills=dice.choice((0, 0, 1, 2)),
             stops=dice.choice((0, 0, 1)),
             drains=dice.choice((0, 0, 0, 1)),
         )
+        if theme is Theme.PRESSURE:
+            climate.bad_reads, climate.late_messages, climate.failing_steps = 0.6, 0.05, 0.1
+            for point in ("Gone", "Cancel", "Gone"):
+                climate.traps.setdefault(point, []).append(Trap(point, dice.randrange(1, 4), Act.LATE))
         for _ in range(dice.randrange(4)):
             point = dice.choice(POINTS if dice.random() < 0.5 else COMMON)
             trap = Trap(point, dice.choice((1, 1, 2, 3, 5)), dice.choice(ACTS))
@@ -142,6 +164,8 @@ class Chaos:
             return delay_s
         if self.climate.late_messages and self.dice.random() < self.climate.late_messages:
             delay_s += self.dice.uniform(0.0, 0.5)
+        if type(message) is Tokens and self.dice.random() < self.climate.mobility:
+            self.world.timeline.call_later(delay_s, self._move, message.request)
         for trap in self.climate.traps.get(type(message).__name__, ()):
             trap.countdown -= 1
             if trap.countdown == 0:
@@ -185,6 +209,8 @@ class Chaos:
     def read(self, kind: Kind) -> Fate:
         """What becomes of a read that is posted now."""
         dice, bad = self.dice, self.climate.bad_reads
+        if self.climate.theme is Theme.SLOW:
+            return Fate(dice.uniform(0.1, 0.7))
         if kind is Kind.WORDS:
             lasts_s = dice.uniform(1e-4, 5e-4)
             return Fate(lasts_s + (dice.uniform(0.0, 0.8) if dice.random() < bad / 4 else 0.0))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 from faults import kv
+from faults.story import shown
 
 from tercet.config import EngineConfig
 from tercet.workers.batch import Chunk, Drawn
@@ -34,6 +35,8 @@ class SimEngine:
             kv.VOCABULARY, CONTEXT_TOKENS_MAX, kv.END_TOKENS, kv.BLOCK_TOKENS, config.kv_blocks
         )
         self.steps = Steps(limits, self.scheduler, Pace(), start_within_s=config.start_within_s)
+        self.sequences: dict[str, Sequence] = self.steps._residents._sequences
+        """All that live in this engine."""
         self._inbox: list[Command] = []
         self._busy = False
 
@@ -41,14 +44,10 @@ class SimEngine:
     def load(self) -> EngineLoad:
         return self.steps.load()
 
-    @property
-    def sequences(self) -> dict[str, Sequence]:
-        """All that live in this engine."""
-        return self.steps._residents._sequences
-
     def post(self, *commands: Command) -> None:
-        for command in commands:
-            self._process.network.story.tell(self._process, f"  engine is told {command}")
+        if self._process.network.story.wanted:
+            for command in commands:
+                self._process.network.story.tell(self._process, f"  engine is told {shown(command)}")
         self._inbox += commands
         self._wake()
 

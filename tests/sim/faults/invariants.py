@@ -1,12 +1,15 @@
 """What must hold between any two events, and what must be left when all is over: nothing."""
 
-from collections.abc import Iterator
-
+from faults.chaos import Theme
 from faults.worker import Worker
 
 from tercet.router.flight import Flight
 from tercet.workers.residents import RUNS
-from tercet.workers.sequence import Phase, Sequence
+
+
+NEAR_END_S = 0.1
+TURNS_A_LOOK = 8
+"""So many turns of engines pass between two looks at everything; what changes owners is looked at each time."""
 
 
 class Invariants:
@@ -14,48 +17,51 @@ class Invariants:
 
     def __init__(self, world: object) -> None:
         self._world = world
+        self._engine_turns = 0
+        self._seen = (-1, -1)
+        """Turns of engines and of the front door when owners were counted last; nothing else changes owners."""
 
     # ---- between events ----------------------------------------------------------------------------------------------
 
     def after_event(self) -> None:
-        for client in self._world.clients:
-            if client.pilot is not None and not client.left:
-                self._one_owner(client.pilot._flight)
-        for worker in self._world.agents.values():
+        world = self._world
+        turns = (self._engine_turns, world.door.loop.turns)
+        if turns != self._seen:
+            self._seen = turns
+            for client in world.clients:
+                if client.pilot is not None and not client.left:
+                    self._one_owner(client.pilot._flight)
+        slow = world.chaos.climate.theme is Theme.SLOW
+        for worker in world.agents.values():
+            if slow:
+                self._held_for_somebody(worker)
             if worker.agent.in_flight:
                 self._untouched(worker)
 
     def after_turn(self, worker: Worker) -> None:
         """An engine has done something."""
-        for sequence in worker.engine.scheduler.running:
-            assert sequence.phase is Phase.RUNNING, sequence
-        self._turns = getattr(self, "_turns", 0) + 1
-        if self._turns % 8 == 0:
+        self._engine_turns += 1
+        if self._engine_turns % TURNS_A_LOOK == 0:
             worker.engine.steps.check_integrity()
             worker.board.departures.validate()
             worker.board.arrivals.validate()
             self._held_for_somebody(worker)
 
     def _one_owner(self, flight: Flight) -> None:
-        """At most one worker steps a request under an epoch that its front door listens to.
+        """At most one worker steps a request under an epoch that is a leg's.
 
         A hand-off's source is none: it stops by itself after the first token, which the destination repeats.
         """
         flight.validate()
-        owners = [
-            (worker, sequence)
-            for worker, sequence in self._lives(flight)
-            if sequence.phase in RUNS and not sequence.hand_off
-        ]
-        if len(owners) > 1:
-            names = ", ".join(f"{worker} under {one.epoch}" for worker, one in owners)
-            self._world.blame(f"{flight.spec.id} has several owners: {names}; {flight!r}")
-
-    def _lives(self, flight: Flight) -> Iterator[tuple[Worker, Sequence]]:
+        owners = []
         for worker in self._world.agents.values():
             sequence = worker.engine.sequences.get(flight.spec.id)
-            if sequence is not None and flight._speaker(sequence.epoch) is not None:
-                yield worker, sequence
+            if sequence is not None and sequence.phase in RUNS and not sequence.hand_off:
+                leg = flight.legs.of(sequence.epoch)
+                if leg is not None and leg.is_at(worker.endpoint):
+                    owners.append(f"{worker} under {sequence.epoch}")
+        if len(owners) > 1:
+            self._world.blame(f"{flight.spec.id} has several owners: {owners}; {flight!r}")
 
     def _untouched(self, worker: Worker) -> None:
         """What a read may still write into belongs to the request that is pulled, or to nobody."""
@@ -73,11 +79,14 @@ class Invariants:
                     return
 
     def _held_for_somebody(self, worker: Worker) -> None:
-        """Whoever has a lease is linked."""
-        links = worker.board.readers._links
+        """Whoever has a lease is linked; and in a world without faults its lease does not come near its end."""
+        links, now_s = worker.board.readers._links, self._world.timeline.now_s()
         for departure in worker.board.departures._departures.values():
             if departure.reader and departure.reader not in links:
                 self._world.blame(f"{worker} keeps a lease for nobody: {departure}")
+            elif departure.reader and self._world.chaos.climate.theme is Theme.SLOW:
+                if departure.expires_s - now_s < NEAR_END_S:
+                    self._world.blame(f"{worker} is not asked to renew a lease: {departure}")
 
     # ---- in the end --------------------------------------------------------------------------------------------------
 

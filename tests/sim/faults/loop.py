@@ -29,6 +29,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def __init__(self, timeline: Timeline, process: object) -> None:
         self.process = process
         self.stopped = self.dead = False
+        self.turns = 0
+        """Things done so far."""
         self._timeline = timeline
         self._parked: list[Handle] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -88,6 +90,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             return
         if self.dead or handle.callback is None:
             return
+        self.turns += 1
         asyncio._set_running_loop(self)
         try:
             handle.callback(*handle.args)

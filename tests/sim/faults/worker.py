@@ -2,6 +2,7 @@
 
 from faults.engine import SimEngine
 from faults.process import Process
+from faults.story import shown
 from faults.transfer import SimAgent, SimTransfer
 from faults.transport import End
 
@@ -70,12 +71,14 @@ class Worker(Process):
             await end.close()
 
     def _on_engine(self, events: list[Event]) -> None:
-        for event in events:
-            self.network.story.tell(self, f"  engine says {event}")
+        if self.network.story.wanted:
+            for event in events:
+                self.network.story.tell(self, f"  engine says {shown(event)}")
         self.board.on_engine(events)
 
     def _on_transfer(self, event: TransferEvent) -> None:
-        self.network.story.tell(self, f"  transfer says {event}")
+        if self.network.story.wanted:
+            self.network.story.tell(self, f"  transfer says {event}")
         self.loop.call_soon(self.board.on_transfer, event)
 
     def _beat(self) -> None:

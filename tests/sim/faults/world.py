@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from unittest import mock
 
-from faults.chaos import Chaos
+from faults.chaos import Chaos, Theme
 from faults.door import Client, Door, Order
 from faults.invariants import Invariants
 from faults.process import Process
@@ -184,10 +184,11 @@ class World:
 
 
 def config_for(chaos: Chaos) -> ClusterConfig:
-    dice = chaos.dice
+    dice, theme = chaos.dice, chaos.climate.theme
+    slow = theme is Theme.SLOW
     engine = EngineConfig(
         block_tokens=4,
-        kv_blocks=dice.choice((11, 14, 20, 40)),
+        kv_blocks=dice.choice((11, 14) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
         step_tokens_max=8,
         running_max=dice.choice((2, 4)),
         waiting_max=4,
@@ -201,18 +202,25 @@ def config_for(chaos: Chaos) -> ClusterConfig:
             local_prefill_tokens_max=dice.choice((0, 5)),
             replays_max=20,
         ),
-        transfer=TransferConfig(backend="fake", lease_s=2.0, renew_s=0.4, wait_s=0.4),
-        link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.4),
+        transfer=TransferConfig(
+            backend="fake",
+            lease_s=0.6 if slow else 2.0,
+            renew_s=0.1 if slow else 0.4,
+            wait_s=2.0 if slow else 0.4,
+        ),
+        link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.1 if slow else 0.4),
         front_door=FrontDoorConfig(queue_wait_s_max=30.0),
     )
 
 
 def orders_for(chaos: Chaos) -> list[Order]:
-    return [_order(chaos, number) for number in range(chaos.dice.choice((1, 2, 3, 5)))]
+    pressed = chaos.climate.theme is Theme.PRESSURE
+    count = chaos.dice.choice((4, 6, 8) if pressed else (1, 2, 3, 4))
+    return [_order(chaos, number) for number in range(count)]
 
 
 def _order(chaos: Chaos, number: int) -> Order:
-    dice = chaos.dice
+    dice, pressed = chaos.dice, chaos.climate.theme is Theme.PRESSURE
     family = 1000 * dice.randrange(1, 3)
     prompt = [family + position for position in range(dice.randrange(1, 23))]
     prompt += [dice.randrange(1000) for _ in range(dice.choice((0, 0, 1)))]
@@ -222,7 +230,7 @@ def _order(chaos: Chaos, number: int) -> Order:
     return Order(
         RequestSpec(RequestId(f"r{number}"), prompt, sampling, priority=dice.choice((0, 0, 1))),
         at_s=dice.uniform(0.0, 0.3),
-        leaves_after_s=dice.uniform(0.0, 0.3) if dice.random() < 0.1 else None,
+        leaves_after_s=dice.uniform(0.0, 0.3) if dice.random() < (0.3 if pressed else 0.1) else None,
         deadline_s=dice.uniform(0.05, 0.5) if dice.random() < 0.05 else None,
     )
 

@@ -1,0 +1,163 @@
+"""Known bugs of the field, planted one at a time into the production code: a simulation that finds none of them proves nothing.
+
+Each is a context in which the code is wrong.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+from tercet import wire
+from tercet.request import TokenLog
+from tercet.router.flight import Flight
+from tercet.router.ledger import Slot
+from tercet.workers import events
+from tercet.workers.arrivals import Arrivals
+from tercet.workers.departures import Departures
+from tercet.workers.move.arrival import Arrival
+from tercet.workers.move.departure import Departure
+from tercet.workers.move.phases import DeparturePhase
+from tercet.workers.move.signals import Outcome
+from tercet.workers.transfer.base import Kind
+from tercet.workers.transfer.pull import Pull
+
+Mutation = Callable[[], contextlib.AbstractContextManager[None]]
+MUTATIONS: dict[str, Mutation] = {}
+
+
+def mutation(plant: Callable[[], Iterator[None]]) -> Mutation:
+    planted = contextlib.contextmanager(plant)
+    MUTATIONS[plant.__name__] = planted
+    return planted
+
+
+@mutation
+def generations_are_not_compared() -> Iterator[None]:
+    """What was read is believed, whatever its source did with the block meanwhile."""
+    with mock.patch.object(Pull, "_compare", lambda self: None):
+        yield
+
+
+@mutation
+def a_pull_is_complete_when_it_is_posted() -> Iterator[None]:
+    """The blocks are used while they are still on their way."""
+    waits = Pull._ended
+
+    def ended(self: Pull) -> bool:
+        assert self.read is not None
+        return self.read.kind is Kind.BLOCKS or waits(self)
+
+    with mock.patch.object(Pull, "_ended", ended):
+        yield
+
+
+@mutation
+def blocks_are_freed_while_a_read_writes_into_them() -> Iterator[None]:
+    """An abort does not wait for the read that it cannot stop."""
+    with mock.patch.object(Arrival, "_endangered", ()):
+        yield
+
+
+@mutation
+def former_owners_are_listened_to() -> Iterator[None]:
+    """Tokens count whoever sends them, and go to the end of the log."""
+
+    def speaker(self: Flight, epoch: int) -> object:
+        return self.legs.of(epoch) or self.legs.destination or self.legs.source
+
+    def append(self: TokenLog, epoch: int, index: int, tokens: list[int]) -> list[int]:
+        self.tokens.extend(tokens)
+        return tokens
+
+    with (
+        mock.patch.object(Flight, "_speaker", speaker),
+        mock.patch.object(TokenLog, "append", append),
+    ):
+        yield
+
+
+@mutation
+def a_source_resumes_by_itself_when_its_lease_ends() -> Iterator[None]:
+    """It has said Commit, hears nothing, and takes that for a no."""
+    asks = Departure._stalled
+
+    def stalled(self: Departure, reason: str) -> list:
+        if self.phase is DeparturePhase.FROZEN:
+            thaw = events.Thaw(self.request, self.epoch)
+            return self._end([thaw], self._gone(wire.GoneReason.UNKNOWN))
+        return asks(self, reason)
+
+    with mock.patch.object(Departure, "_stalled", stalled):
+        yield
+
+
+@mutation
+def leases_are_never_renewed() -> Iterator[None]:
+    """And a source whose lease has ended gives its blocks away under the reader's hands."""
+    with mock.patch.object(Arrivals, "renew", lambda self: None):
+        yield
+
+
+@mutation
+def a_lost_destination_is_charged_for_ever() -> Iterator[None]:
+    """The ledger is not told on one of the error paths."""
+    strike = Slot.__exit__
+
+    def keep(self: Slot, kind: object, error: object, trace: object) -> None:
+        """Whoever was not struck out by then stays."""
+
+    assert strike is not keep
+    with mock.patch.object(Slot, "__exit__", keep), mock.patch.object(Flight, "_lost", _forgets):
+        yield
+
+
+def _forgets(self: Flight, event: object) -> list:
+    """As `Flight._lost`, but nobody tells the ledger."""
+    leg = self.legs.at(event.worker)
+    if leg is None:
+        return []
+    from tercet.router.events import Closed  # noqa: PLC0415
+
+    commands = self._gone(leg, f"{leg.name} was lost: {event.reason}")
+    return [each for each in commands if not isinstance(each, Closed)]
+
+
+@mutation
+def a_destination_recomputes_a_live_move_that_failed() -> Iterator[None]:
+    """As it does with a hand-off, although the source goes on."""
+
+    def give_up(self: Arrival, reason: str) -> list:
+        recompute = events.Recompute(self.request, self.epoch, self._endangered)
+        return self._decide(Outcome.RECOMPUTED, reason, recompute, committed=True)
+
+    with mock.patch.object(Arrival, "_give_up", give_up):
+        yield
+
+
+@mutation
+def a_lost_reader_is_not_noticed() -> Iterator[None]:
+    """A frozen request waits for a destination that is gone, and nobody asks its front door."""
+    with (
+        mock.patch.object(Departures, "reader_lost", lambda self, reader, now_s: []),
+        mock.patch.object(Departures, "tick", lambda self, now_s: []),
+    ):
+        yield
+
+
+@mutation
+def a_frozen_request_is_stepped_on() -> Iterator[None]:
+    """The source publishes everything and commits, and goes on with the next token."""
+    from tercet.workers.residents import Residents  # noqa: PLC0415
+
+    hold = Residents.hold
+
+    def goes_on(self: Residents, sequence: object) -> None:
+        if sequence.hand_off:
+            hold(self, sequence)
+            return
+        full = self._limits.blocks_for(sequence.computed)
+        self._outbox.published(sequence, full, sequence.computed)
+        self._outbox.held(sequence)
+
+    with mock.patch.object(Residents, "hold", goes_on):
+        yield
