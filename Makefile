@@ -14,11 +14,12 @@ READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' '
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test check fmt proto bench chaos docs demo-model constraints clean
+.PHONY: help setup demo test soak check fmt proto bench chaos docs demo-model constraints clean
 
 help:
 	@echo "make demo          a prefill/decode cluster on this machine answers a few prompts (KEEP=1: and goes on serving)"
 	@echo "make test          every test that runs without a GPU (ARGS='-k name' to choose)"
+	@echo "make soak          a million schedules of faults (ARGS='--seeds 5000000 --from 10000', or '--tell 4711' for one story)"
 	@echo "make check         formatting, lint, types, import rules, generated files"
 	@echo "make fmt           format and fix what can be fixed"
 	@echo "make proto         regenerate src/tercet/pb from proto/"
@@ -48,6 +49,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -m "not gpu" $(ARGS)
+
+soak: $(READY)
+	PYTHONPATH=tests/sim $(BIN)/python -m faults $(if $(ARGS),$(ARGS),--seeds 1000000 --from 10000)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from faults.process import Process
 from faults.transport import Wire
-
 from tercet.config import ClusterConfig
 from tercet.errors import MoveRefused
 from tercet.wire import Message, Tokens
@@ -17,12 +16,39 @@ STEP_S = (2e-3, 1.5e-2)
 CALM_AFTER_S = 3.0
 """No fault begins later, so that from then on progress can be asked for."""
 
-POINTS = (
-    "Submit Adopt Started Tokens HandedOff Refused Stalled Failed Resume Cancel"
-    " Pull Freeze Ready Commit Release Renew Gone"
-).split()
+POINTS = [
+    "Submit",
+    "Adopt",
+    "Started",
+    "Tokens",
+    "HandedOff",
+    "Refused",
+    "Stalled",
+    "Failed",
+    "Resume",
+    "Cancel",
+    "Pull",
+    "Freeze",
+    "Ready",
+    "Commit",
+    "Release",
+    "Renew",
+    "Gone",
+]
 """The messages at which something may go wrong."""
-COMMON = "Tokens Pull Ready Commit Release Freeze Adopt HandedOff Commit Release".split()
+PEER_POINTS = ["Pull", "Freeze", "Ready", "Commit", "Release", "Gone"]
+COMMON = [
+    "Tokens",
+    "Pull",
+    "Ready",
+    "Commit",
+    "Release",
+    "Freeze",
+    "Adopt",
+    "HandedOff",
+    "Commit",
+    "Release",
+]
 """Those that come in nearly every schedule."""
 
 
@@ -55,6 +81,18 @@ class Trap:
     point: str
     countdown: int
     act: Act
+    of_live_moves: bool = False
+    """Only between two decode workers: there every message is a live move's."""
+
+    def springs(self, sender: Process, receiver: Process) -> bool:
+        if self.of_live_moves and not (is_decode(sender) and is_decode(receiver)):
+            return False
+        self.countdown -= 1
+        return self.countdown == 0
+
+
+def is_decode(process: Process) -> bool:
+    return process.name.startswith("decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +115,10 @@ class Theme(StrEnum):
     """A network so slow that leases must be renewed, and no fault besides."""
 
 
+SHARES = (80, 14, 6)
+"""How many of a hundred schedules are about each."""
+
+
 @dataclass(slots=True)
 class Climate:
     """How bad it is in this schedule."""
@@ -86,6 +128,8 @@ class Climate:
     bad_reads: float = 0.0
     failing_steps: float = 0.0
     slow_steps: float = 0.0
+    betrayals: float = 0.0
+    """How likely a source's next step fails when somebody begins to read from it."""
     mobility: float = 0.0
     """How likely a request is to be moved when a worker has sent tokens of it."""
     moves: int = 0
@@ -98,14 +142,14 @@ class Climate:
 class Chaos:
     """`dice` is the only source of chance in a world."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, theme: Theme | None = None) -> None:
         self.dice = random.Random(seed)
         self.world: object = None
-        self.climate = self._draw_climate()
+        self._failing: set[Process] = set()
+        self.climate = self._draw_climate(theme or self.dice.choices(tuple(Theme), SHARES)[0])
 
-    def _draw_climate(self) -> Climate:
+    def _draw_climate(self, theme: Theme) -> Climate:
         dice = self.dice
-        theme = dice.choices(tuple(Theme), (80, 14, 6))[0]
         if theme is Theme.SLOW:
             return Climate(theme, mobility=0.1)
         climate = Climate(
@@ -121,12 +165,14 @@ class Chaos:
             drains=dice.choice((0, 0, 0, 1)),
         )
         if theme is Theme.PRESSURE:
-            climate.bad_reads, climate.late_messages, climate.failing_steps = 0.6, 0.05, 0.1
-            for point in ("Gone", "Cancel", "Gone"):
-                climate.traps.setdefault(point, []).append(Trap(point, dice.randrange(1, 4), Act.LATE))
+            climate.bad_reads, climate.late_messages, climate.failing_steps = 0.4, 0.05, 0.01
+            climate.betrayals = 0.3
+            for countdown in (1, 2, 3):
+                climate.traps.setdefault("Gone", []).append(Trap("Gone", countdown, Act.LATE))
         for _ in range(dice.randrange(4)):
-            point = dice.choice(POINTS if dice.random() < 0.5 else COMMON)
-            trap = Trap(point, dice.choice((1, 1, 2, 3, 5)), dice.choice(ACTS))
+            point = dice.choice(POINTS if dice.random() < 0.3 else COMMON)
+            live = point in PEER_POINTS and dice.random() < 0.7
+            trap = Trap(point, dice.choice((1, 1, 2, 3, 5)), dice.choice(ACTS), live)
             climate.traps.setdefault(point, []).append(trap)
         return climate
 
@@ -167,8 +213,7 @@ class Chaos:
         if type(message) is Tokens and self.dice.random() < self.climate.mobility:
             self.world.timeline.call_later(delay_s, self._move, message.request)
         for trap in self.climate.traps.get(type(message).__name__, ()):
-            trap.countdown -= 1
-            if trap.countdown == 0:
+            if trap.springs(sender, receiver):
                 return self._spring(trap.act, wire, sender, receiver, message, delay_s)
         return delay_s
 
@@ -206,7 +251,7 @@ class Chaos:
                 now(0.0, self._drain, sender)
         return delay_s
 
-    def read(self, kind: Kind) -> Fate:
+    def read(self, kind: Kind, source: Process) -> Fate:
         """What becomes of a read that is posted now."""
         dice, bad = self.dice, self.climate.bad_reads
         if self.climate.theme is Theme.SLOW:
@@ -215,6 +260,9 @@ class Chaos:
             lasts_s = dice.uniform(1e-4, 5e-4)
             return Fate(lasts_s + (dice.uniform(0.0, 0.8) if dice.random() < bad / 4 else 0.0))
         lasts_s = dice.uniform(5e-4, 8e-3)
+        if self.climate.betrayals and not self.calm and dice.random() < self.climate.betrayals:
+            self._failing.add(source)
+            return Fate(lasts_s + dice.uniform(0.02, 0.3))
         if not bad or self.calm or dice.random() >= bad:
             return Fate(lasts_s)
         longer_s = dice.choice((0.0, dice.uniform(0.0, 0.3), dice.uniform(0.3, 1.5)))
@@ -231,6 +279,9 @@ class Chaos:
         return step_s
 
     def step_fails(self, process: Process) -> bool:
+        if process in self._failing:
+            self._failing.remove(process)
+            return True
         rate = self.climate.failing_steps
         return bool(rate) and not self.calm and self.dice.random() < rate
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from faults import kv
 from faults.process import Process
-
 from tercet.errors import DeadlineExceeded, TercetError
 from tercet.ids import FrontDoorId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
+
 from faults import kv
 from faults.story import shown
-
 from tercet.config import EngineConfig
 from tercet.workers.batch import Chunk, Drawn
 from tercet.workers.block_pool import BlockPool
@@ -47,7 +47,9 @@ class SimEngine:
     def post(self, *commands: Command) -> None:
         if self._process.network.story.wanted:
             for command in commands:
-                self._process.network.story.tell(self._process, f"  engine is told {shown(command)}")
+                self._process.network.story.tell(
+                    self._process, f"  engine is told {shown(command)}"
+                )
         self._inbox += commands
         self._wake()
 

@@ -2,10 +2,8 @@
 
 from faults.chaos import Theme
 from faults.worker import Worker
-
 from tercet.router.flight import Flight
 from tercet.workers.residents import RUNS
-
 
 NEAR_END_S = 0.1
 TURNS_A_LOOK = 8

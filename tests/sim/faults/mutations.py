@@ -5,40 +5,57 @@ Each is a context in which the code is wrong.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from unittest import mock
 
+from faults.chaos import Theme
 from tercet import wire
 from tercet.request import TokenLog
+from tercet.router.events import Closed, Command, WorkerLost
 from tercet.router.flight import Flight
 from tercet.router.ledger import Slot
 from tercet.workers import events
 from tercet.workers.arrivals import Arrivals
 from tercet.workers.departures import Departures
+from tercet.workers.move import ArrivalCommand, DepartureCommand, DeparturePhase, Outcome
 from tercet.workers.move.arrival import Arrival
 from tercet.workers.move.departure import Departure
-from tercet.workers.move.phases import DeparturePhase
-from tercet.workers.move.signals import Outcome
+from tercet.workers.residents import Residents
+from tercet.workers.sequence import Sequence
 from tercet.workers.transfer.base import Kind
 from tercet.workers.transfer.pull import Pull
 
-Mutation = Callable[[], contextlib.AbstractContextManager[None]]
-MUTATIONS: dict[str, Mutation] = {}
+Plant = Callable[[], Iterator[None]]
 
 
-def mutation(plant: Callable[[], Iterator[None]]) -> Mutation:
-    planted = contextlib.contextmanager(plant)
-    MUTATIONS[plant.__name__] = planted
-    return planted
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One bug, and the schedules in which it can be expected to show."""
+
+    name: str
+    planted: Callable[[], contextlib.AbstractContextManager[None]]
+    theme: Theme
 
 
-@mutation
+MUTATIONS: list[Mutation] = []
+
+
+def mutation(theme: Theme = Theme.ANYTHING) -> Callable[[Plant], Plant]:
+    def add(plant: Plant) -> Plant:
+        MUTATIONS.append(Mutation(plant.__name__, contextlib.contextmanager(plant), theme))
+        return plant
+
+    return add
+
+
+@mutation(Theme.PRESSURE)
 def generations_are_not_compared() -> Iterator[None]:
     """What was read is believed, whatever its source did with the block meanwhile."""
     with mock.patch.object(Pull, "_compare", lambda self: None):
         yield
 
 
-@mutation
+@mutation()
 def a_pull_is_complete_when_it_is_posted() -> Iterator[None]:
     """The blocks are used while they are still on their way."""
     waits = Pull._ended
@@ -51,14 +68,14 @@ def a_pull_is_complete_when_it_is_posted() -> Iterator[None]:
         yield
 
 
-@mutation
+@mutation()
 def blocks_are_freed_while_a_read_writes_into_them() -> Iterator[None]:
     """An abort does not wait for the read that it cannot stop."""
     with mock.patch.object(Arrival, "_endangered", ()):
         yield
 
 
-@mutation
+@mutation()
 def former_owners_are_listened_to() -> Iterator[None]:
     """Tokens count whoever sends them, and go to the end of the log."""
 
@@ -76,12 +93,12 @@ def former_owners_are_listened_to() -> Iterator[None]:
         yield
 
 
-@mutation
+@mutation()
 def a_source_resumes_by_itself_when_its_lease_ends() -> Iterator[None]:
     """It has said Commit, hears nothing, and takes that for a no."""
     asks = Departure._stalled
 
-    def stalled(self: Departure, reason: str) -> list:
+    def stalled(self: Departure, reason: str) -> list[DepartureCommand]:
         if self.phase is DeparturePhase.FROZEN:
             thaw = events.Thaw(self.request, self.epoch)
             return self._end([thaw], self._gone(wire.GoneReason.UNKNOWN))
@@ -91,42 +108,33 @@ def a_source_resumes_by_itself_when_its_lease_ends() -> Iterator[None]:
         yield
 
 
-@mutation
+@mutation(Theme.SLOW)
 def leases_are_never_renewed() -> Iterator[None]:
     """And a source whose lease has ended gives its blocks away under the reader's hands."""
     with mock.patch.object(Arrivals, "renew", lambda self: None):
         yield
 
 
-@mutation
+@mutation()
 def a_lost_destination_is_charged_for_ever() -> Iterator[None]:
     """The ledger is not told on one of the error paths."""
-    strike = Slot.__exit__
+    lost = Flight._lost
 
-    def keep(self: Slot, kind: object, error: object, trace: object) -> None:
-        """Whoever was not struck out by then stays."""
+    def forgets(self: Flight, event: WorkerLost) -> list[Command]:
+        return [each for each in lost(self, event) if not isinstance(each, Closed)]
 
-    assert strike is not keep
-    with mock.patch.object(Slot, "__exit__", keep), mock.patch.object(Flight, "_lost", _forgets):
+    with (
+        mock.patch.object(Slot, "__exit__", lambda self, *error: None),
+        mock.patch.object(Flight, "_lost", forgets),
+    ):
         yield
 
 
-def _forgets(self: Flight, event: object) -> list:
-    """As `Flight._lost`, but nobody tells the ledger."""
-    leg = self.legs.at(event.worker)
-    if leg is None:
-        return []
-    from tercet.router.events import Closed  # noqa: PLC0415
-
-    commands = self._gone(leg, f"{leg.name} was lost: {event.reason}")
-    return [each for each in commands if not isinstance(each, Closed)]
-
-
-@mutation
+@mutation()
 def a_destination_recomputes_a_live_move_that_failed() -> Iterator[None]:
     """As it does with a hand-off, although the source goes on."""
 
-    def give_up(self: Arrival, reason: str) -> list:
+    def give_up(self: Arrival, reason: str) -> list[ArrivalCommand]:
         recompute = events.Recompute(self.request, self.epoch, self._endangered)
         return self._decide(Outcome.RECOMPUTED, reason, recompute, committed=True)
 
@@ -134,7 +142,7 @@ def a_destination_recomputes_a_live_move_that_failed() -> Iterator[None]:
         yield
 
 
-@mutation
+@mutation()
 def a_lost_reader_is_not_noticed() -> Iterator[None]:
     """A frozen request waits for a destination that is gone, and nobody asks its front door."""
     with (
@@ -144,14 +152,12 @@ def a_lost_reader_is_not_noticed() -> Iterator[None]:
         yield
 
 
-@mutation
+@mutation()
 def a_frozen_request_is_stepped_on() -> Iterator[None]:
     """The source publishes everything and commits, and goes on with the next token."""
-    from tercet.workers.residents import Residents  # noqa: PLC0415
-
     hold = Residents.hold
 
-    def goes_on(self: Residents, sequence: object) -> None:
+    def goes_on(self: Residents, sequence: Sequence) -> None:
         if sequence.hand_off:
             hold(self, sequence)
             return

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from faults import kv
 from faults.process import Process
-
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
@@ -108,7 +107,7 @@ class SimAgent:
             raise TransferFailed(f"{peer} is gone")
         read = SimRead(self, source, kind, spans)
         self.in_flight.append(read)
-        fate = self.process.network.chaos.read(kind)
+        fate = self.process.network.chaos.read(kind, source)
         if fate.half_s:
             self.process.network.timeline.call_later(fate.half_s, read.copy_half)
         self.later(fate.lasts_s, read, fate.failure)

@@ -9,7 +9,6 @@ from typing import Self
 
 from faults.process import Process
 from faults.story import Story
-
 from tercet.config import LinkConfig
 from tercet.errors import PeerLost, PeerRefused
 from tercet.simulator.timeline import Timeline

@@ -1,13 +1,12 @@
 """A simulated worker: the production switchboard, with everything behind it, on simulated engine, transfer and links."""
 
+import msgspec
+
 from faults.engine import SimEngine
 from faults.process import Process
 from faults.story import shown
 from faults.transfer import SimAgent, SimTransfer
 from faults.transport import End
-
-import msgspec
-
 from tercet.config import ClusterConfig
 from tercet.errors import PeerLost
 from tercet.ids import Incarnation, WorkerId

@@ -15,7 +15,6 @@ from faults.process import Process
 from faults.story import Story
 from faults.transport import Network, connect
 from faults.worker import Worker
-
 from tercet.config import (
     ClusterConfig,
     EngineConfig,
@@ -58,11 +57,11 @@ class Verdict:
 class World:
     """`play` it once."""
 
-    def __init__(self, seed: int, *, telling: bool = False) -> None:
+    def __init__(self, seed: int, theme: Theme | None = None, *, telling: bool = False) -> None:
         self.seed = seed
         self.timeline = Timeline()
         self.story = Story(self.timeline, wanted=telling)
-        self.chaos = Chaos(seed)
+        self.chaos = Chaos(seed, theme)
         self.config = config_for(self.chaos)
         self.network = Network(self.timeline, self.config.link, self.chaos, self.story)
         self.invariants = Invariants(self)
@@ -188,7 +187,7 @@ def config_for(chaos: Chaos) -> ClusterConfig:
     slow = theme is Theme.SLOW
     engine = EngineConfig(
         block_tokens=4,
-        kv_blocks=dice.choice((11, 14) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
+        kv_blocks=dice.choice((7, 8, 11) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
         step_tokens_max=8,
         running_max=dice.choice((2, 4)),
         waiting_max=4,
@@ -221,16 +220,20 @@ def orders_for(chaos: Chaos) -> list[Order]:
 
 def _order(chaos: Chaos, number: int) -> Order:
     dice, pressed = chaos.dice, chaos.climate.theme is Theme.PRESSURE
-    family = 1000 * dice.randrange(1, 3)
-    prompt = [family + position for position in range(dice.randrange(1, 23))]
+    family = 1000 * dice.randrange(1, 9 if pressed else 3)
+    length = dice.randrange(15, 23) if pressed else dice.randrange(1, 23)
+    prompt = [family + position for position in range(length)]
     prompt += [dice.randrange(1000) for _ in range(dice.choice((0, 0, 1)))]
     sampling = Sampling(
-        max_tokens=dice.choice((1, 2, 6, 12)), logprobs=dice.choice((None, None, 0))
+        max_tokens=dice.choice((2, 4) if pressed else (1, 2, 6, 12)),
+        logprobs=dice.choice((None, None, 0)),
     )
     return Order(
         RequestSpec(RequestId(f"r{number}"), prompt, sampling, priority=dice.choice((0, 0, 1))),
         at_s=dice.uniform(0.0, 0.3),
-        leaves_after_s=dice.uniform(0.0, 0.3) if dice.random() < (0.3 if pressed else 0.1) else None,
+        leaves_after_s=dice.uniform(0.0, 0.3)
+        if dice.random() < (0.3 if pressed else 0.1)
+        else None,
         deadline_s=dice.uniform(0.05, 0.5) if dice.random() < 0.05 else None,
     )
 
@@ -255,5 +258,5 @@ def simulated() -> Iterator[None]:
             gc.collect()
 
 
-def play(seed: int, *, telling: bool = False) -> Verdict:
-    return World(seed, telling=telling).play()
+def play(seed: int, theme: Theme | None = None, *, telling: bool = False) -> Verdict:
+    return World(seed, theme, telling=telling).play()
