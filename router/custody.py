@@ -166,7 +166,7 @@ class Custody:
         source = self.source
         assert source is not None, self
         self.move_to(Phase.ALONE)
-        resume = Send(source.worker, Resume(self._spec.id, source.epoch))
+        resume = Send(source.worker, Resume(self._spec.id, source.epoch, self._last_epoch))
         return [*self.forget(self.destination), Moved(source.worker, reason), resume]
 
     def stalled(self, epoch: Epoch, reason: str) -> list[Command]:

@@ -65,8 +65,15 @@ class Departures:
         self._departures.setdefault(key, Departure(request, epoch, owner, self._lease_s))
 
     def resume(self, owner: str, order: wire.Resume, now_s: float) -> list[SourceCommand]:
-        """Nobody takes the request over: whoever pulls is told so, and it runs on."""
-        recalled = self._handle((order.request, order.epoch), Recalled(), now_s)
+        """Nobody takes the request over: whoever pulls is told so, and it runs on.
+
+        Unless the order is late, and somebody else pulls by now, who may have committed.
+        """
+        key = (order.request, order.epoch)
+        departure = self._departures.get(key)
+        if departure is not None and departure.reader_epoch > order.upto:
+            return []
+        recalled = self._handle(key, Recalled(), now_s)
         return [*recalled, events.Thaw(order.request, order.epoch, owner)]
 
     def owner_lost(self, owner: str, now_s: float) -> list[SourceCommand]:

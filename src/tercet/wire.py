@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from tercet.ids import BlockId, Epoch, Incarnation, RequestId, WorkerId
+from tercet.ids import FIRST_EPOCH, BlockId, Epoch, Incarnation, RequestId, WorkerId
 from tercet.request import FinishReason, RequestSpec, TokenLogprobs
 from tercet.role import Role
 
@@ -131,6 +131,8 @@ class Resume(Message, frozen=True):
 
     request: RequestId
     epoch: Epoch
+    upto: Epoch
+    """Of whoever was to take it over; one that pulls already under a later epoch is not meant."""
 
 
 class Cancel(Message, frozen=True):
@@ -328,6 +330,8 @@ class Pull(Message, frozen=True):
     """The request goes on running until `Freeze`."""
     codec: str = "none"
     """How blocks may be packed; a source that does not do so offers them as they are."""
+    as_epoch: Epoch = FIRST_EPOCH
+    """The destination's epoch."""
 
 
 class Freeze(Message, frozen=True):

@@ -41,7 +41,7 @@ SAMPLES: list[Message] = [
     wire.Ping(),
     wire.Submit(SPEC, EPOCH, [7, 8], hand_off=True, names=b"prefix-1"),
     wire.Adopt(SPEC, EPOCH, SOURCE, EPOCH, [7], b"prefix-1", live=True),
-    wire.Resume(REQUEST, EPOCH),
+    wire.Resume(REQUEST, EPOCH, EPOCH),
     wire.Cancel(REQUEST, EPOCH),
     wire.Started(REQUEST, EPOCH),
     wire.Tokens(REQUEST, EPOCH, 2, [5, 6]),

@@ -183,8 +183,8 @@ class Arrival:
         self._move_to(Phase.PULLING)
         self.heard_s = now_s
         held, known = self.intake.held_blocks, len(self.output)
-        codec = self.intake.codec
-        return [wire.Pull(self.request, self.source_epoch, held, known, self.live, codec)]
+        request, epoch, codec = self.request, self.source_epoch, self.intake.codec
+        return [wire.Pull(request, epoch, held, known, self.live, codec, self.epoch)]
 
     def _extended(self, event: events.Extended, now_s: float) -> list[ArrivalCommand]:
         self.intake.extend(event.blocks)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tercet import wire
-from tercet.ids import BlockId, Epoch, RequestId
+from tercet.ids import FIRST_EPOCH, BlockId, Epoch, RequestId
 from tercet.wire import GoneReason
 from tercet.workers import events
 from tercet.workers.move.phases import DEPARTURE_MOVES
@@ -49,6 +49,8 @@ class Departure:
     """The engine was told to publish a live move's KV; a hand-off's it publishes by itself."""
     reader: str = ""
     """The peer link that pulls; empty when nobody does."""
+    reader_epoch: Epoch = FIRST_EPOCH
+    """Under which the last one that pulled would own the request."""
     skip: int = 0
     """Blocks the reader has already."""
     known_output: int = 0
@@ -132,7 +134,8 @@ class Departure:
         """The front door has bound this destination; one before it must not wait for us."""
         exposing = self.live and not self.exposed
         replaced = self._gone(GoneReason.UNKNOWN) if self.reader != reader else []
-        self.reader, self.skip, self.known_output = reader, pull.held_blocks, pull.known_output
+        self.reader, self.reader_epoch = reader, pull.as_epoch
+        self.skip, self.known_output = pull.held_blocks, pull.known_output
         self.expires_s = now_s + self.lease_s
         if exposing:
             self.exposed = True

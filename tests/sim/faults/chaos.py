@@ -8,7 +8,7 @@ from faults.process import Process
 from faults.transport import Wire
 from tercet.config import ClusterConfig
 from tercet.errors import MoveRefused
-from tercet.wire import Message, Tokens
+from tercet.wire import Message, Resume, Tokens
 from tercet.workers.transfer.base import Kind
 
 LATENCY_S = (2e-4, 2e-3)
@@ -136,6 +136,8 @@ class Climate:
     kills: int = 0
     stops: int = 0
     drains: int = 0
+    retirements: int = 0
+    door_kills: int = 0
     traps: dict[str, list[Trap]] = field(default_factory=dict)
 
 
@@ -163,6 +165,8 @@ class Chaos:
             kills=dice.choice((0, 0, 1, 2)),
             stops=dice.choice((0, 0, 1)),
             drains=dice.choice((0, 0, 0, 1)),
+            retirements=dice.choice((0, 0, 0, 0, 0, 1)),
+            door_kills=dice.choice((0,) * 11 + (1,)),
         )
         if theme is Theme.PRESSURE:
             climate.bad_reads, climate.late_messages, climate.failing_steps = 0.4, 0.05, 0.01
@@ -184,6 +188,8 @@ class Chaos:
             (climate.kills, self._kill_any),
             (climate.stops, self._stop_any),
             (climate.drains, self._drain_any),
+            (climate.retirements, self._retire_any),
+            (climate.door_kills, self._kill_door),
         ):
             for _ in range(count):
                 world.timeline.call_at(dice.uniform(0.0, 0.6), act)
@@ -232,7 +238,11 @@ class Chaos:
             case Act.LOSE:
                 return None
             case Act.LATE:
-                delay_s += self.dice.choice((0.05, 0.3, 1.2))
+                if isinstance(
+                    message, Resume
+                ):  # what is frozen says nothing that could spring a trap
+                    now(self.dice.uniform(0.0, 5e-3), self._move, message.request)
+                delay_s += self.dice.choice((self.dice.uniform(0.001, 0.02), 0.05, 0.3, 1.2))
             case Act.KILL_SENDER:
                 now(0.0, world.kill, sender)
             case Act.KILL_RECEIVER:
@@ -306,6 +316,13 @@ class Chaos:
     def _drain_any(self) -> None:
         if worker := self._any_worker():
             self._drain(worker)
+
+    def _retire_any(self) -> None:
+        if worker := self._any_worker():
+            self.world.retire(worker.endpoint.worker)
+
+    def _kill_door(self) -> None:
+        self.world.kill(self.world.door)
 
     def _stop(self, process: Process) -> None:
         if process.alive and not process.stopped:

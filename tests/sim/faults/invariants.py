@@ -55,7 +55,7 @@ class Invariants:
         for worker in self._world.agents.values():
             sequence = worker.engine.sequences.get(flight.spec.id)
             if sequence is not None and sequence.phase in RUNS and not sequence.hand_off:
-                leg = flight.legs.of(sequence.epoch)
+                leg = flight.custody.of(sequence.epoch)
                 if leg is not None and leg.is_at(worker.endpoint):
                     owners.append(f"{worker} under {sequence.epoch}")
         if len(owners) > 1:
@@ -79,12 +79,12 @@ class Invariants:
     def _held_for_somebody(self, worker: Worker) -> None:
         """Whoever has a lease is linked; and in a world without faults its lease does not come near its end."""
         links, now_s = worker.board.readers._links, self._world.timeline.now_s()
+        faultless = self._world.chaos.climate.theme is Theme.SLOW
         for departure in worker.board.departures._departures.values():
             if departure.reader and departure.reader not in links:
                 self._world.blame(f"{worker} keeps a lease for nobody: {departure}")
-            elif departure.reader and self._world.chaos.climate.theme is Theme.SLOW:
-                if departure.expires_s - now_s < NEAR_END_S:
-                    self._world.blame(f"{worker} is not asked to renew a lease: {departure}")
+            elif departure.reader and faultless and departure.expires_s - now_s < NEAR_END_S:
+                self._world.blame(f"{worker} is not asked to renew a lease: {departure}")
 
     # ---- in the end --------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def mutation(theme: Theme = Theme.ANYTHING) -> Callable[[Plant], Plant]:
 @mutation(Theme.PRESSURE)
 def generations_are_not_compared() -> Iterator[None]:
     """What was read is believed, whatever its source did with the block meanwhile."""
-    with mock.patch.object(Pull, "_compare", lambda self: None):
+    with mock.patch.object(Pull, "_compare", return_value=None):
         yield
 
 
@@ -80,7 +80,7 @@ def former_owners_are_listened_to() -> Iterator[None]:
     """Tokens count whoever sends them, and go to the end of the log."""
 
     def speaker(self: Flight, epoch: int) -> object:
-        return self.legs.of(epoch) or self.legs.destination or self.legs.source
+        return self.custody.of(epoch) or self.custody.destination or self.custody.source
 
     def append(self: TokenLog, epoch: int, index: int, tokens: list[int]) -> list[int]:
         self.tokens.extend(tokens)
@@ -111,7 +111,7 @@ def a_source_resumes_by_itself_when_its_lease_ends() -> Iterator[None]:
 @mutation(Theme.SLOW)
 def leases_are_never_renewed() -> Iterator[None]:
     """And a source whose lease has ended gives its blocks away under the reader's hands."""
-    with mock.patch.object(Arrivals, "renew", lambda self: None):
+    with mock.patch.object(Arrivals, "renew", return_value=None):
         yield
 
 
@@ -124,7 +124,7 @@ def a_lost_destination_is_charged_for_ever() -> Iterator[None]:
         return [each for each in lost(self, event) if not isinstance(each, Closed)]
 
     with (
-        mock.patch.object(Slot, "__exit__", lambda self, *error: None),
+        mock.patch.object(Slot, "__exit__", return_value=None),
         mock.patch.object(Flight, "_lost", forgets),
     ):
         yield
@@ -146,8 +146,8 @@ def a_destination_recomputes_a_live_move_that_failed() -> Iterator[None]:
 def a_lost_reader_is_not_noticed() -> Iterator[None]:
     """A frozen request waits for a destination that is gone, and nobody asks its front door."""
     with (
-        mock.patch.object(Departures, "reader_lost", lambda self, reader, now_s: []),
-        mock.patch.object(Departures, "tick", lambda self, now_s: []),
+        mock.patch.object(Departures, "reader_lost", return_value=[]),
+        mock.patch.object(Departures, "tick", return_value=[]),
     ):
         yield
 

@@ -34,6 +34,8 @@ from tercet.wire import Membership
 
 END_S = 45.0
 """By then every request must have ended and everything must be at rest."""
+LATE_CLIENTS = 0.3
+"""How often somebody comes after most of the faults, and finds what caches have kept."""
 SEATS = {
     WorkerId("prefill-0"): Role.PREFILL,
     WorkerId("prefill-1"): Role.PREFILL,
@@ -72,7 +74,8 @@ class World:
         """Those who live, by the names of their transfer agents."""
         self.clients: list[Client] = []
         self._lives = dict.fromkeys(SEATS, 0)
-        self._restarts = 0
+        self._retired: set[WorkerId] = set()
+        self._restarts, self._doors = 1, 0
         self._version = 0
         self._events = 0
         self._asleep = False
@@ -105,14 +108,54 @@ class World:
     # ---- lives -------------------------------------------------------------------------------------------------------
 
     def kill(self, process: Process) -> None:
-        """A worker comes back after a while, on the same address."""
-        if not process.alive or not isinstance(process, Worker):
+        """It comes back after a while, a worker on the same address."""
+        if not process.alive:
             return
         dice = self.chaos.dice
+        if isinstance(process, Door):
+            self._kill_door(process)
+            return
         self.network.kill(process, silent=dice.random() < 0.3)
         del self.agents[process.name]
         self._restarts += 1
         self.timeline.call_later(dice.uniform(0.05, 1.5), self._restart, process.endpoint.worker)
+
+    def retire(self, seat: WorkerId) -> None:
+        """The controller wants it no more, although it works; then it has enough of that."""
+        self.story.tell(seat, "is retired")
+        self._retired.add(seat)
+        self._publish(0.0)
+        self._restarts += 1
+        for_s = self.chaos.dice.uniform(0.2, 1.5)
+        self.timeline.call_later(for_s, self._reinstate, seat)
+
+    def _reinstate(self, seat: WorkerId) -> None:
+        self._restarts -= 1
+        self._retired.discard(seat)
+        if self.chaos.dice.random() < 0.5:
+            self.kill(self.workers[seat])
+        else:
+            self._publish(0.0)
+
+    def _kill_door(self, door: Door) -> None:
+        """Its clients are gone with it; others come to the next one."""
+        self.network.kill(door)
+        for client in door.clients:
+            client.over = client.left = True
+        self._restarts += 1
+        self.timeline.call_later(self.chaos.dice.uniform(0.05, 0.5), self._open_door)
+
+    def _open_door(self) -> None:
+        self._restarts -= 1
+        self._doors += 1
+        self.door = Door(self, self._doors)
+        self._publish(0.0)
+
+    def _arrive(self, client: Client) -> None:
+        if self.door.alive:
+            self.door.loop.call_soon(client.enter, self.door)
+        else:
+            self.timeline.call_later(0.1, self._arrive, client)
 
     def _restart(self, seat: WorkerId) -> None:
         self._restarts -= 1
@@ -129,20 +172,21 @@ class World:
 
     def _publish(self, delay_s: float) -> None:
         self._version += 1
-        lives = tuple(worker.endpoint for worker in self.workers.values())
+        lives = tuple(
+            worker.endpoint for seat, worker in self.workers.items() if seat not in self._retired
+        )
         self.door.loop.call_later(delay_s, self.door.update, Membership(self._version, lives))
 
     # ---- the schedule ------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        self.door = Door(self, 1)
         for seat in SEATS:
             self._start(seat)
-        self._publish(0.0)
+        self._open_door()
         for order in orders_for(self.chaos):
             client = Client(self, order)
             self.clients.append(client)
-            self.door.loop.call_at(order.at_s, client.enter, self.door)
+            self.timeline.call_at(order.at_s, self._arrive, client)
         self.chaos.begin(self)
         self.timeline.call_later(0.25, self._look)
 
@@ -215,10 +259,13 @@ def config_for(chaos: Chaos) -> ClusterConfig:
 def orders_for(chaos: Chaos) -> list[Order]:
     pressed = chaos.climate.theme is Theme.PRESSURE
     count = chaos.dice.choice((4, 6, 8) if pressed else (1, 2, 3, 4))
-    return [_order(chaos, number) for number in range(count)]
+    late = chaos.dice.random() < LATE_CLIENTS
+    return [_order(chaos, number, 0.3) for number in range(count)] + [
+        _order(chaos, count + number, 2.5) for number in range(late)
+    ]
 
 
-def _order(chaos: Chaos, number: int) -> Order:
+def _order(chaos: Chaos, number: int, within_s: float) -> Order:
     dice, pressed = chaos.dice, chaos.climate.theme is Theme.PRESSURE
     family = 1000 * dice.randrange(1, 9 if pressed else 3)
     length = dice.randrange(15, 23) if pressed else dice.randrange(1, 23)
@@ -230,7 +277,7 @@ def _order(chaos: Chaos, number: int) -> Order:
     )
     return Order(
         RequestSpec(RequestId(f"r{number}"), prompt, sampling, priority=dice.choice((0, 0, 1))),
-        at_s=dice.uniform(0.0, 0.3),
+        at_s=dice.uniform(0.0, within_s),
         leaves_after_s=dice.uniform(0.0, 0.3)
         if dice.random() < (0.3 if pressed else 0.1)
         else None,
@@ -248,8 +295,8 @@ def simulated() -> Iterator[None]:
         mock.patch("tercet.workers.sources.connect", connect),
         mock.patch("tercet.router.session.connect", connect),
         mock.patch("tercet.router.session.random", mock.Mock(random=lambda: 0.5)),
-        mock.patch("tercet.router.sessions.host_id", lambda: "here"),
-        mock.patch("tercet.router.sessions.new_incarnation", lambda: "x"),
+        mock.patch("tercet.router.sessions.host_id", return_value="here"),
+        mock.patch("tercet.router.sessions.new_incarnation", return_value="x"),
     ):
         try:
             yield

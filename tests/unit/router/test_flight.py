@@ -638,7 +638,7 @@ def test_a_move_that_follows_at_once_does_not_wait_for_the_last_word_of_the_one_
 def test_a_destination_that_does_not_take_it_leaves_it_where_it_runs(no: Event) -> None:
     flight = flying(*LEAVING)
     closed, moved, resume = flight.handle(no)
-    assert (closed, resume) == (Closed(D2), Send(D, Resume(R, epoch(0))))
+    assert (closed, resume) == (Closed(D2), Send(D, Resume(R, epoch(0), epoch(1))))
     assert isinstance(moved, Moved)
     assert moved.reason
     assert flight.handle(tokens(1, 1, 666)) == [], "it is out"
@@ -652,7 +652,7 @@ def test_a_source_that_does_not_know_how_it_ended_is_told_to_go_on() -> None:
         Send(D2, Cancel(R, epoch(1))),
         Closed(D2),
         Moved(D, "silent"),
-        Send(D, Resume(R, epoch(0))),
+        Send(D, Resume(R, epoch(0), epoch(1))),
     ]
     assert flight.handle(tokens(1, 1, 666)) == [], "it had taken over, but too late"
 

@@ -106,7 +106,7 @@ def release(*, committed: bool) -> wire.Release:
 
 def test_a_hand_off_asks_pulls_chunk_by_chunk_and_commits(tell):
     assert tell(reserved()) == []
-    assert tell(Linked()) == [wire.Pull(R, SOURCE, 0)]
+    assert tell(Linked()) == [wire.Pull(R, SOURCE, 0, as_epoch=E)]
     assert tell(ready(0, 7, 8)) == [job(1, (20, 21), (7, 8))]
     assert tell(pulled(1)) == [events.Arrived(R, E, 8)]
     tell.now_s += 1
@@ -123,7 +123,7 @@ def test_a_hand_off_asks_pulls_chunk_by_chunk_and_commits(tell):
 
 def test_the_link_may_be_there_before_the_blocks(tell):
     assert tell(Linked()) == []
-    assert tell(reserved(1)) == [wire.Pull(R, SOURCE, 1)]
+    assert tell(reserved(1)) == [wire.Pull(R, SOURCE, 1, as_epoch=E)]
 
 
 def test_what_became_ready_during_a_pull_is_pulled_in_one_go(tell):
@@ -401,7 +401,7 @@ def extended(*blocks: int) -> events.Extended:
 
 
 def test_a_running_request_is_frozen_when_only_its_tail_is_missing(live):
-    assert live(reserved(), Linked()) == [wire.Pull(R, SOURCE, 0, 0, live=True)]
+    assert live(reserved(), Linked()) == [wire.Pull(R, SOURCE, 0, 0, live=True, as_epoch=E)]
     assert live(ready(0, 5, 6)) == [events.Extend(R, E, 24), job(1, (20, 21), (5, 6))]
     assert live(extended(30, 31, 32)) == []
     assert live(ready(2, 7)) == []

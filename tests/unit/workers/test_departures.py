@@ -206,7 +206,7 @@ def test_the_memory_of_finished_requests_is_bounded():
 
 # ---- live moves ------------------------------------------------------------------------------------------------------
 
-LIVE = Pull(R, E, 0, known_output=1, live=True)
+LIVE = Pull(R, E, 0, known_output=1, live=True, as_epoch=Epoch(3))
 FREEZE = wire.Freeze(R, E)
 STOPPED = Held(R, E, "f", (41, 42, 43), 42, cached_tokens=0, computed_tokens=40, exposure=1)
 
@@ -273,7 +273,7 @@ def test_a_frozen_request_asks_its_front_door_again_and_again(nobody):
     ]
     assert nobody.tick(19) == []
     assert len(nobody.tick(20)) == 1
-    assert nobody.resume("f", wire.Resume(R, E), 21) == [events.Thaw(R, E, "f")]
+    assert nobody.resume("f", wire.Resume(R, E, Epoch(3)), 21) == [events.Thaw(R, E, "f")]
     assert len(nobody) == 0
 
 
@@ -288,7 +288,7 @@ def test_who_pulls_goes_away_while_the_engine_stops_the_request(nobody):
 def test_what_the_engine_said_of_the_move_before_is_not_taken_for_this_one(nobody):
     nobody.on_reader("d", LIVE, 0)
     nobody.on_reader("d", FREEZE, 0)
-    nobody.resume("f", wire.Resume(R, E), 1)
+    nobody.resume("f", wire.Resume(R, E, Epoch(3)), 1)
     assert nobody.on_reader("e", LIVE, 1) == [events.Expose(R, E, 2)]
     assert nobody.on_engine(published(2, 9, tokens=42, exposure=1), 2) == []
     assert nobody.on_engine(STOPPED, 2) == []
@@ -302,12 +302,23 @@ def test_nobody_can_have_committed_to_what_was_not_offered(nobody):
 
 def test_a_resumed_request_is_gone_for_who_pulls(nobody):
     nobody.on_reader("d", LIVE, 0)
-    assert nobody.resume("f", wire.Resume(R, E), 1) == [
+    assert nobody.resume("f", wire.Resume(R, E, Epoch(3)), 1) == [
         ToReader("d", UNKNOWN),
         events.Thaw(R, E, "f"),
     ]
     assert nobody.on_reader("d", DONE, 2) == [], "too late"
 
 
+def test_an_order_to_resume_that_comes_late_is_not_meant_for_who_pulls_now(nobody):
+    """The source would run on beside a destination that has committed."""
+    nobody.on_reader("d", LIVE, 0)
+    nobody.on_reader("d", FREEZE, 0)
+    nobody.on_engine(STOPPED, 0)
+    nobody.on_reader("d", GIVEN_UP, 1)
+    nobody.on_reader("e", msgspec.structs.replace(LIVE, as_epoch=Epoch(4)), 1)
+    assert nobody.resume("f", wire.Resume(R, E, Epoch(3)), 2) == []
+    assert nobody.on_reader("e", DONE, 3)[0] == events.Release(R, E)
+
+
 def test_the_engine_is_asked_to_resume_what_is_not_on_its_way(nobody):
-    assert nobody.resume("f", wire.Resume(R, E), 1) == [events.Thaw(R, E, "f")]
+    assert nobody.resume("f", wire.Resume(R, E, Epoch(3)), 1) == [events.Thaw(R, E, "f")]
