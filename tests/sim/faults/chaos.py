@@ -334,7 +334,7 @@ class Chaos:
         """It wants to be rid of what it has; then it has enough of that."""
         if process.alive and hasattr(process, "board"):
             self.world.story.tell(process, "is draining")
-            process.board.draining = True
+            process.loop.call_soon(process.drain)
             for_s = self.dice.uniform(0.2, 2.0)
             self.world.timeline.call_later(for_s, self._drained, process)
 
@@ -342,7 +342,7 @@ class Chaos:
         if self.dice.random() < 0.5:
             self.world.kill(process)
         else:
-            process.board.draining = False
+            process.recover()
 
     def _move_any(self) -> None:
         running = [client.spec.id for client in self.world.clients if not client.over]

@@ -1,15 +1,15 @@
 """Pulls of a simulated worker: the production transfer without its thread, over reads that may fail, be late, or land late."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from faults import kv
 from faults.process import Process
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
 from tercet.wire import KvRegion
-from tercet.workers.transfer.base import Agent, Kind, Memory, Span, TransferEvent
-from tercet.workers.transfer.pull import WORD_BYTES
+from tercet.workers.transfer.base import Agent, Kind, Memory, Spans, TransferEvent, Words
 from tercet.workers.transfer.thread import TransferThread
+from tercet.workers.transfer.words import WORD_BYTES, WordPlaces
 
 BLOCK_BYTES = 8 * kv.BLOCK_TOKENS
 STUCK_S = 0.05
@@ -19,9 +19,7 @@ STUCK_S = 0.05
 class SimRead:
     """One read in flight. It copies what lies at the source when its time has come, in one or two parts."""
 
-    def __init__(
-        self, agent: "SimAgent", source: Process, kind: Kind, spans: Sequence[Span]
-    ) -> None:
+    def __init__(self, agent: "SimAgent", source: Process, kind: Kind, spans: Spans) -> None:
         self.agent, self.source, self.kind = agent, source, kind
         self.ended, self.failure = False, ""
         self.pairs = agent.pairs(kind, spans)
@@ -81,7 +79,7 @@ class SimAgent:
         self.process = process
         self.engine = process.engine
         self.in_flight: list[SimRead] = []
-        self.words: object = None
+        self.words: Words
         self._words_base = 0
         self.waits_for_stopped = process.network.chaos.dice.random() < 0.5
         self._peers: set[str] = set()
@@ -100,7 +98,7 @@ class SimAgent:
         assert not [read for read in self.in_flight if read.source.name == peer], peer
         self._peers.remove(peer)
 
-    def read(self, peer: str, kind: Kind, spans: Sequence[Span]) -> SimRead:
+    def read(self, peer: str, kind: Kind, spans: Spans) -> SimRead:
         assert peer in self._peers, f"{peer} was not introduced"
         source = self.process.world.agents.get(peer)
         if source is None:
@@ -124,18 +122,18 @@ class SimAgent:
             self._tell(f"read into {read.blocks} has ended {read.failure}")
         self.process.loop.call_soon(self.process.transfer.look)
 
-    def pairs(self, kind: Kind, spans: Sequence[Span]) -> list[tuple[int, int]]:
+    def pairs(self, kind: Kind, spans: Spans) -> list[tuple[int, int]]:
         size = BLOCK_BYTES if kind is Kind.BLOCKS else WORD_BYTES
         base = 0 if kind is Kind.BLOCKS else self._words_base
         found: list[tuple[int, int]] = []
-        for span in spans:
-            here, there = (span.local - base) // size, span.remote // size
-            found += [(here + i, there + i) for i in range(span.length // size)]
+        for local, remote, length in spans.tolist():
+            here, there = (local - base) // size, remote // size
+            found += [(here + i, there + i) for i in range(length // size)]
         return found
 
-    def place_words(self, words: object, base: int) -> None:
+    def place_words(self, places: WordPlaces) -> None:
         """Where generation words are read to."""
-        self.words, self._words_base = words, base
+        self.words, self._words_base = places.words, places.address
 
     def progress(self) -> None:
         """Nobody needs our help."""
@@ -162,8 +160,8 @@ class SimTransfer(TransferThread):
         super().__init__(
             process.name, memory, config, None, deliver, None, process.network.timeline
         )
-        agent.place_words(self._arrivals, self._arrivals.ctypes.data)
-        self._region = self._describe(agent)
+        agent.place_words(self._arrivals)
+        self._region = self._describe(memory, agent.metadata)
         self._looking = False
 
     def look(self) -> None:

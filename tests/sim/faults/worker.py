@@ -1,7 +1,5 @@
 """A simulated worker: the production switchboard, with everything behind it, on simulated engine, transfer and links."""
 
-import msgspec
-
 from faults.engine import SimEngine
 from faults.process import Process
 from faults.story import shown
@@ -11,20 +9,11 @@ from tercet.config import ClusterConfig
 from tercet.errors import PeerLost
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
-from tercet.wire import Endpoint, Hello, LoadReport, Refuse, Welcome
+from tercet.wire import Endpoint, Hello, Refuse, Welcome
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer import TransferEvent
-
-
-class Board(Switchboard):
-    """Says that it is draining when it is told to."""
-
-    draining = False
-
-    def report(self, role: Role) -> LoadReport:
-        return msgspec.structs.replace(super().report(role), draining=self.draining)
 
 
 class Worker(Process):
@@ -41,7 +30,7 @@ class Worker(Process):
         self._greeting = Greeting(
             config.name, worker, self.endpoint.incarnation, "toy", self.transfer.region
         )
-        self.board = Board(
+        self.board = Switchboard(
             config,
             self.engine,
             self.transfer,
@@ -68,6 +57,13 @@ class Worker(Process):
             pass
         finally:
             await end.close()
+
+    def drain(self) -> None:
+        self.board.drain(self.endpoint.role)
+
+    def recover(self) -> None:
+        """It is not about to end after all, which no worker does by itself."""
+        self.board._draining = False
 
     def _on_engine(self, events: list[Event]) -> None:
         if self.network.story.wanted:
