@@ -115,7 +115,7 @@ class Theme(StrEnum):
     """A network so slow that leases must be renewed, and no fault besides."""
 
 
-SHARES = (80, 14, 6)
+SHARES = (88, 9, 3)
 """How many of a hundred schedules are about each."""
 
 

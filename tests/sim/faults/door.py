@@ -43,8 +43,8 @@ class Client:
         reception = door.reception
         self.door, self.slot = door, reception.ledger.slot()
         tally = Tally(self.spec.id, len(self.spec.prompt), self.world.timeline.now_s())
-        self._tell(f"asks: {self.spec}")
-        door.clients.append(self)
+        if self.world.story.wanted:
+            self._tell(f"asks: {self.spec}")
         self.pilot = reception.admit(self.spec, self.slot, tally, self, self.order.deadline_s)
         if self.order.leaves_after_s is not None:
             door.loop.call_later(self.order.leaves_after_s, self.leave)
@@ -105,6 +105,7 @@ class Door(Process):
         super().__init__(f"door:{life}", world.network)
         self.world, self.address = world, f"door:{life}"
         self.clients: list[Client] = []
+        """Those who have come to it."""
         config, timeline = world.config, world.timeline
         self.sessions = Sessions(
             config.name, FrontDoorId(self.name), config.link, clock=timeline, listener=self

@@ -32,6 +32,7 @@ from tercet.role import Role
 from tercet.simulator.timeline import Timeline
 from tercet.wire import Membership
 
+LOOK_S = 0.1
 END_S = 45.0
 """By then every request must have ended and everything must be at rest."""
 LATE_CLIENTS = 0.3
@@ -75,7 +76,7 @@ class World:
         self.clients: list[Client] = []
         self._lives = dict.fromkeys(SEATS, 0)
         self._retired: set[WorkerId] = set()
-        self._restarts, self._doors = 1, 0
+        self._doors = 0
         self._version = 0
         self._events = 0
         self._asleep = False
@@ -117,7 +118,6 @@ class World:
             return
         self.network.kill(process, silent=dice.random() < 0.3)
         del self.agents[process.name]
-        self._restarts += 1
         self.timeline.call_later(dice.uniform(0.05, 1.5), self._restart, process.endpoint.worker)
 
     def retire(self, seat: WorkerId) -> None:
@@ -125,12 +125,10 @@ class World:
         self.story.tell(seat, "is retired")
         self._retired.add(seat)
         self._publish(0.0)
-        self._restarts += 1
         for_s = self.chaos.dice.uniform(0.2, 1.5)
         self.timeline.call_later(for_s, self._reinstate, seat)
 
     def _reinstate(self, seat: WorkerId) -> None:
-        self._restarts -= 1
         self._retired.discard(seat)
         if self.chaos.dice.random() < 0.5:
             self.kill(self.workers[seat])
@@ -142,23 +140,21 @@ class World:
         self.network.kill(door)
         for client in door.clients:
             client.over = client.left = True
-        self._restarts += 1
         self.timeline.call_later(self.chaos.dice.uniform(0.05, 0.5), self._open_door)
 
     def _open_door(self) -> None:
-        self._restarts -= 1
         self._doors += 1
         self.door = Door(self, self._doors)
         self._publish(0.0)
 
     def _arrive(self, client: Client) -> None:
         if self.door.alive:
+            self.door.clients.append(client)
             self.door.loop.call_soon(client.enter, self.door)
         else:
             self.timeline.call_later(0.1, self._arrive, client)
 
     def _restart(self, seat: WorkerId) -> None:
-        self._restarts -= 1
         self._start(seat)
         self._publish(self.chaos.dice.uniform(0.0, 0.5))
 
@@ -188,7 +184,7 @@ class World:
             self.clients.append(client)
             self.timeline.call_at(order.at_s, self._arrive, client)
         self.chaos.begin(self)
-        self.timeline.call_later(0.25, self._look)
+        self.timeline.call_later(LOOK_S, self._look)
 
     def _guard(self, call: object, *args: object) -> None:
         """Whatever an event raises is a bug of ours."""
@@ -208,12 +204,12 @@ class World:
         """Is everybody served and everything at rest?"""
         waiting = [client for client in self.clients if not client.left]
         stopped = any(worker.stopped for worker in self.agents.values()) or self.door.stopped
-        busy = waiting or stopped or self._restarts
+        busy = waiting or stopped
         left = [] if busy else self.invariants.leftovers()
         if not busy and not left:
             self._asleep = True
         elif self.timeline.now_s() < END_S:
-            self.timeline.call_later(0.25, self._look)
+            self.timeline.call_later(LOOK_S, self._look)
         else:
             for client in waiting:
                 self.blame(
@@ -251,14 +247,14 @@ def config_for(chaos: Chaos) -> ClusterConfig:
             renew_s=0.1 if slow else 0.4,
             wait_s=2.0 if slow else 0.4,
         ),
-        link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.1 if slow else 0.4),
+        link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.1 if slow else 0.5),
         front_door=FrontDoorConfig(queue_wait_s_max=30.0),
     )
 
 
 def orders_for(chaos: Chaos) -> list[Order]:
     pressed = chaos.climate.theme is Theme.PRESSURE
-    count = chaos.dice.choice((4, 6, 8) if pressed else (1, 2, 3, 4))
+    count = chaos.dice.choice((3, 4, 6) if pressed else (1, 2, 3, 4))
     late = chaos.dice.random() < LATE_CLIENTS
     return [_order(chaos, number, 0.3) for number in range(count)] + [
         _order(chaos, count + number, 2.5) for number in range(late)
