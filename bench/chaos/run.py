@@ -16,12 +16,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import PERIOD_S, Adversary, Happened
 from jobs import jobs_of, trace_of
 from load import Crowd, Tally
 from rich.console import Console
 from rich.table import Table
 
+from faults import PERIOD_S, Adversary, Happened
 from tercet.app import Cluster, launch
 from tercet.cluster.status import ClusterStatus
 from tercet.config import (

@@ -227,7 +227,7 @@ def config_for(chaos: Chaos) -> ClusterConfig:
     slow = theme is Theme.SLOW
     engine = EngineConfig(
         block_tokens=4,
-        kv_blocks=dice.choice((7, 8, 11) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
+        kv_blocks=dice.choice((7, 8) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
         step_tokens_max=8,
         running_max=dice.choice((2, 4)),
         waiting_max=4,
@@ -254,7 +254,7 @@ def config_for(chaos: Chaos) -> ClusterConfig:
 
 def orders_for(chaos: Chaos) -> list[Order]:
     pressed = chaos.climate.theme is Theme.PRESSURE
-    count = chaos.dice.choice((3, 4, 6) if pressed else (1, 2, 3, 4))
+    count = chaos.dice.choice((4, 6) if pressed else (1, 2, 3, 4))
     late = chaos.dice.random() < LATE_CLIENTS
     return [_order(chaos, number, 0.3) for number in range(count)] + [
         _order(chaos, count + number, 2.5) for number in range(late)
