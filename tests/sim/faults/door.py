@@ -106,6 +106,7 @@ class Door(Process):
         self.world, self.address = world, f"door:{life}"
         self.clients: list[Client] = []
         """Those who have come to it."""
+        self._version = -1
         config, timeline = world.config, world.timeline
         self.sessions = Sessions(
             config.name, FrontDoorId(self.name), config.link, clock=timeline, listener=self
@@ -113,7 +114,10 @@ class Door(Process):
         self.reception = Reception(config, self.sessions, timeline, self.loop, world.chaos.dice)
 
     def update(self, membership: Membership) -> None:
-        """Called on its own loop."""
+        """Called on its own loop; what is not newer is ignored, as by `FrontDoor`."""
+        if membership.version <= self._version:
+            return
+        self._version = membership.version
         self.network.story.tell(
             self, f"learns of {[f'{e.worker}:{e.incarnation}' for e in membership.workers]}"
         )
