@@ -64,6 +64,7 @@ class SimEngine:
         for command in commands:
             self.steps.handle(command)
         chunks = self.steps.plan() if self.steps.has_work else []
+        self._process.world.invariants.changes += 1
         if chunks:
             step_s = self._process.network.chaos.step_s()
             self._process.loop.call_later(step_s, self._finish, chunks)
@@ -71,6 +72,7 @@ class SimEngine:
             self._say()
 
     def _finish(self, chunks: list[Chunk]) -> None:
+        self._process.world.invariants.changes += 1
         if self._process.network.chaos.step_fails(self._process):
             self.steps.fail(chunks, "the model failed")
         else:

@@ -15,31 +15,33 @@ class Invariants:
 
     def __init__(self, world: object) -> None:
         self._world = world
-        self._engine_turns = 0
+        self._turns = self.changes = 0
+        """Of all engines; and whenever commands were handled, steps computed, or reads posted."""
         self._seen = (-1, -1)
-        """Turns of engines and of the front door when owners were counted last; nothing else changes owners."""
+        """Changes and turns of the front door when owners and blocks were looked at last; nothing else moves them."""
 
     # ---- between events ----------------------------------------------------------------------------------------------
 
     def after_event(self) -> None:
         world = self._world
-        turns = (self._engine_turns, world.door.loop.turns)
-        if turns != self._seen:
-            self._seen = turns
-            for client in world.clients:
-                if client.pilot is not None and not client.left:
-                    self._one_owner(client.pilot._flight)
-        slow = world.chaos.climate.theme is Theme.SLOW
-        for worker in world.agents.values():
-            if slow:
+        if world.chaos.climate.theme is Theme.SLOW:
+            for worker in world.agents.values():
                 self._held_for_somebody(worker)
+        seen = (self.changes, world.door.loop.turns)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        for client in world.clients:
+            if client.pilot is not None and not client.left:
+                self._one_owner(client.pilot._flight)
+        for worker in world.agents.values():
             if worker.agent.in_flight:
                 self._untouched(worker)
 
     def after_turn(self, worker: Worker) -> None:
         """An engine has done something."""
-        self._engine_turns += 1
-        if self._engine_turns % TURNS_A_LOOK == 0:
+        self._turns += 1
+        if self._turns % TURNS_A_LOOK == 0:
             worker.engine.steps.check_integrity()
             worker.board.departures.validate()
             worker.board.arrivals.validate()

@@ -105,6 +105,7 @@ class SimAgent:
             raise TransferFailed(f"{peer} is gone")
         read = SimRead(self, source, kind, spans)
         self.in_flight.append(read)
+        self.process.world.invariants.changes += 1
         fate = self.process.network.chaos.read(kind, source)
         if fate.half_s:
             self.process.network.timeline.call_later(fate.half_s, read.copy_half)
