@@ -310,7 +310,7 @@ def took(blocks: int) -> wire.Took:
 
 def test_blocks_that_lie_packed_are_read_from_their_slots_and_the_source_is_told(packing):
     packing(reserved())
-    assert packing(Linked()) == [wire.Pull(R, SOURCE, 0, codec="int8")]
+    assert packing(Linked()) == [wire.Pull(R, SOURCE, 0, codec="int8", as_epoch=E)]
     assert packing(in_slots(ready(0, 7, 8), 1, 2)) == [packed_job(1, (20, 21), (1, 2))]
     assert packing(pulled(1)) == [events.Arrived(R, E, 8), took(2)]
     assert packing(ready(2, 9, tokens=10)) == [job(2, (22,), (9,))]

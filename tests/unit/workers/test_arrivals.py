@@ -9,12 +9,14 @@ from tercet.ids import BlockId, Epoch, Incarnation, RequestId, WorkerId
 from tercet.request import RequestSpec, Sampling
 from tercet.role import Role
 from tercet.workers import events
-from tercet.workers.arrivals import Arrivals
+from tercet.workers.arrivals import Arrivals, PullTerms
 from tercet.workers.move import Linked
 from tercet.workers.transfer import PullFailed, PullJob, Settled
+from tercet.workers.transfer.codec_choice import CodecChoice
 
 R = RequestId("r")
 SOURCE = wire.Endpoint(WorkerId("s"), Incarnation("1"), Role.DECODE, "h", 1, "here")
+TERMS = PullTerms(4, 64, CodecChoice(()))
 SPEC = RequestSpec(R, list(range(8)), Sampling(max_tokens=8))
 
 
@@ -23,7 +25,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
-        self.arrivals = Arrivals(self, self, self, TransferConfig(), 4, ManualClock())
+        self.arrivals = Arrivals(self, self, self, TransferConfig(), TERMS, ManualClock())
 
     def post(self, *commands: Any) -> None:
         self.asked += commands

@@ -25,9 +25,9 @@ def ids(*blocks: int) -> tuple[BlockId, ...]:
     return tuple(map(BlockId, blocks))
 
 
-def published(first: int, *blocks: int) -> Published:
+def published(first: int, *blocks: int, exposure: int = 0) -> Published:
     words = tuple(block * 10 for block in blocks)
-    return Published(R, E, first, ids(*blocks), words, 16 * (first + len(blocks)))
+    return Published(R, E, first, ids(*blocks), words, 16 * (first + len(blocks)), exposure)
 
 
 def ready(
@@ -160,9 +160,11 @@ def test_who_asks_for_nothing_that_is_allowed_is_offered_blocks_as_they_are(code
 
 def test_a_live_move_says_at_once_that_there_is_nothing_yet():
     source = Departures(10.0, TERMS)
-    assert source.on_reader("d", Pull(R, E, 0, live=True, codec="int8"), 0) == [events.Expose(R, E)]
-    assert source.on_engine(published(0), 0) == [ready(0)]
-    assert source.on_engine(published(0, 5, 6), 0) == [order(1, 5, 6)]
+    assert source.on_reader("d", Pull(R, E, 0, live=True, codec="int8"), 0) == [
+        events.Expose(R, E, 1)
+    ]
+    assert source.on_engine(published(0, exposure=1), 0) == [ready(0)]
+    assert source.on_engine(published(0, 5, 6, exposure=1), 0) == [order(1, 5, 6)]
     assert source.on_reader("d", wire.Freeze(R, E), 0) == [events.Freeze(R, E)]
 
 
