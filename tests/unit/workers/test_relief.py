@@ -50,7 +50,7 @@ def test_the_unimportant_go_first() -> None:
 
 def test_who_prefills_is_being_moved_or_is_alone_stays() -> None:
     prefills, leaves = running("p", 10, decodes=False), running("e", 10)
-    leaves.exposed = True
+    leaves.exposure = 1
     held = running("h", 10)
     held.phase = Phase.HELD
     assert given_away([prefills, leaves, held, running("r", 20)], 15) == []
@@ -65,7 +65,7 @@ def test_an_engine_asks_the_owners() -> None:
         engine.handle(Run(spec(name, 8 + number), Epoch(number), f"door-{name}"))
     for _ in range(3):
         engine.step()
-    engine.handle(Expose(RequestId("a"), Epoch(0)))
+    engine.handle(Expose(RequestId("a"), Epoch(0), 1))
     engine.handle(Relieve(1000, D1))
     said = [event for event in engine.step() if isinstance(event, Said)]
     wishes = [event for event in said if isinstance(event.message, MoveWanted)]
