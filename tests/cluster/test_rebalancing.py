@@ -33,7 +33,7 @@ REQUESTS = 6
 MAX_TOKENS = 500
 PROMPT = [40 + 7 * position % 360 for position in range(300)]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 class Reference(Protocol):

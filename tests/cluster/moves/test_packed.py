@@ -63,6 +63,7 @@ async def test_a_hand_off_travels_packed_once_the_link_is_known(stage, codec):
     await source.idle()
 
 
+@pytest.mark.long
 @CODECS
 async def test_a_running_request_travels_packed_and_its_tail_does_not(stage, codec):
     allow(stage, codec)
@@ -95,6 +96,7 @@ async def test_what_has_no_room_in_staging_memory_travels_as_it_is(stage):
     await asyncio.gather(source.idle(), destination.idle())
 
 
+@pytest.mark.long
 async def test_many_at_once_share_staging_memory_and_all_of_it_comes_back(stage):
     allow(stage, "fp8", staging_bytes=16 * SLOT_BYTES)
     source, destination = await stage.pair()
@@ -106,6 +108,7 @@ async def test_many_at_once_share_staging_memory_and_all_of_it_comes_back(stage)
     await asyncio.gather(source.idle(), destination.idle())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["source", "destination"])
 async def test_one_worker_alone_that_may_pack_changes_nothing(stage, who):
     allow(stage)
@@ -124,6 +127,7 @@ async def test_one_worker_alone_that_may_pack_changes_nothing(stage, who):
     assert outputs == [stage.expected(spec) for spec in specs]
 
 
+@pytest.mark.long
 async def test_a_source_killed_amid_packed_pulls_costs_a_recomputation_only(stage):
     allow(stage, "int8")
     source, destination = await stage.pair(0.1)
