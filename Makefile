@@ -14,7 +14,7 @@ READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' '
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test check fmt proto bench chaos docs demo-model constraints clean
+.PHONY: help setup demo test check fmt proto bench chaos netlab docs demo-model constraints clean
 
 help:
 	@echo "make demo          a prefill/decode cluster on this machine answers a few prompts (KEEP=1: and goes on serving)"
@@ -24,6 +24,7 @@ help:
 	@echo "make proto         regenerate src/tercet/pb from proto/"
 	@echo "make bench         the first-light benchmark"
 	@echo "make chaos         15 minutes of kills, hangs, drains and moves on a real cluster (ARGS='--minutes 3')"
+	@echo "make netlab        a cluster on three hosts made of namespaces loses one of them (needs root)"
 	@echo "make docs          regenerate docs/configuration.md and check every link"
 	@echo "make demo-model    train deploy/demo-model anew (about 20 minutes on two cores)"
 	@echo "make constraints   take newer versions of what Tercet stands on, and write down which"
@@ -47,7 +48,7 @@ demo: $(READY)
 	@$(BIN)/tercet demo $(if $(KEEP),--keep)
 
 test: $(READY)
-	$(BIN)/pytest -m "not gpu" $(ARGS)
+	$(BIN)/pytest -m "not gpu and not netlab" $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -71,6 +72,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python bench/chaos/run.py $(ARGS)
+
+netlab: $(READY)
+	$(BIN)/pytest -m netlab tests/cluster/netlab $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python docs/configuration.py docs/configuration.md
