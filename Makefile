@@ -74,7 +74,7 @@ chaos: $(READY)
 	$(BIN)/python bench/chaos/run.py $(ARGS)
 
 netlab: $(READY)
-	$(BIN)/pytest -m netlab tests/cluster/netlab $(ARGS)
+	$(BIN)/pytest -s -m netlab tests/cluster/netlab $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python docs/configuration.py docs/configuration.md

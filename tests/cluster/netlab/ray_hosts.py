@@ -18,10 +18,11 @@ from tercet.cluster.status import ClusterStatus
 
 BIN = Path(sys.executable).parent
 GCS_PORT, HTTP_PORT = 6379, 8000
-NAME = "spread"
+NAME = f"spread-{os.getpid()}"
+"""The file system is the same on all hosts, and for other test runs here."""
 START_S_MAX = 240.0
 POLL_S = 0.5
-DECODE_PLACES = {"prefill_place": 1, "decode_place": 1}
+PLACES = {"prefill_place": 1, "decode_place": 1}
 """Of each host: the two decode workers cannot share one."""
 
 CLUSTER_FILE = """\
@@ -81,7 +82,7 @@ class RayHosts:
         """Its place in the Ray cluster, which it may have lost; whoever runs hosts starts Ray again, and so do we."""
         process = self._processes.get(host.name)
         if process is None or process.poll() is not None:
-            places = f"--resources={json.dumps(DECODE_PLACES)}"
+            places = f"--resources={json.dumps(PLACES)}"
             gcs = f"--address={self.head.address}:{GCS_PORT}"
             self._ray(host, gcs, "--num-cpus=0", places)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -105,14 +106,27 @@ async def test_no_client_notices_what_happens_to_a_host(hosts, fault):
     crowd = Crowd(hosts.http)
     truth = await crowd.ask()
     assert len(set(truth)) == CLIENTS
+    status = await asyncio.to_thread(hosts.until, lambda status: status.ready)
+    addresses = {each.worker: each.address.rpartition(":")[0] for each in status.workers}
     answers = asyncio.create_task(crowd.ask())
     await crowd.until_amid()
-    await fault(hosts, hosts.workers[-1])
+    decoding = Counter(record["decode_worker"] for record in await records(hosts))
+    victim = addresses[decoding.most_common(1)[0][0]]
+    await fault(hosts, next(host for host in hosts.workers if host.address == victim))
     assert await answers == truth
-    status = await asyncio.to_thread(hosts.until, lambda status: status.ready)
-    assert len({worker.address.rpartition(":")[0] for worker in status.workers}) == 2
+    touched = [record for record in await records(hosts) if record["replays"]]
+    assert touched, "nobody was on that host"
+    pause_s = max(record["itl_ms_max"] for record in touched) / 1000
+    print(f"{fault.__name__}: {len(touched)} replayed, longest pause {pause_s:.1f} s")
     await asyncio.to_thread(hosts.until, is_empty)
     assert await crowd.ask() == truth
+
+
+async def records(hosts) -> list[dict]:
+    """What the front door remembers of the last requests, one a client."""
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        asked = await client.get(f"{hosts.http}/tercet/requests", params={"limit": CLIENTS})
+    return list(asked.json())
 
 
 def is_empty(status) -> bool:
