@@ -14,17 +14,19 @@ READY := .venv/ready-$(shell cat pyproject.toml constraints.txt | cksum | tr ' '
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test soak check fmt proto bench chaos docs demo-model constraints clean
+.PHONY: help setup demo test test-long soak check fmt proto bench chaos netlab docs demo-model constraints clean
 
 help:
 	@echo "make demo          a prefill/decode cluster on this machine answers a few prompts (KEEP=1: and goes on serving)"
 	@echo "make test          every test that runs without a GPU (ARGS='-k name' to choose)"
+	@echo "make test-long     a few more that take minutes"
 	@echo "make soak          a million schedules of faults (ARGS='--seeds 5000000 --from 10000', or '--tell 4711' for one story)"
 	@echo "make check         formatting, lint, types, import rules, generated files"
 	@echo "make fmt           format and fix what can be fixed"
 	@echo "make proto         regenerate src/tercet/pb from proto/"
 	@echo "make bench         the first-light benchmark"
 	@echo "make chaos         15 minutes of kills, hangs, drains and moves on a real cluster (ARGS='--minutes 3')"
+	@echo "make netlab        a cluster on three hosts made of namespaces loses one of them (needs root)"
 	@echo "make docs          regenerate docs/configuration.md and check every link"
 	@echo "make demo-model    train deploy/demo-model anew (about 20 minutes on two cores)"
 	@echo "make constraints   take newer versions of what Tercet stands on, and write down which"
@@ -48,7 +50,10 @@ demo: $(READY)
 	@$(BIN)/tercet demo $(if $(KEEP),--keep)
 
 test: $(READY)
-	$(BIN)/pytest -m "not gpu" $(ARGS)
+	$(BIN)/pytest -m "not gpu and not netlab and not long" $(ARGS)
+
+test-long: $(READY)
+	$(BIN)/pytest -m long $(ARGS)
 
 soak: $(READY)
 	PYTHONPATH=tests/sim $(BIN)/python -m faults $(if $(ARGS),$(ARGS),--seeds 1000000 --from 10000)
@@ -75,6 +80,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python bench/chaos/run.py $(ARGS)
+
+netlab: $(READY)
+	$(BIN)/pytest -s -m netlab tests/cluster/netlab $(ARGS)
 
 docs: $(READY)
 	$(BIN)/python docs/configuration.py docs/configuration.md

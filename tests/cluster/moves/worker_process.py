@@ -23,6 +23,7 @@ class Settings(msgspec.Struct):
     config: ClusterConfig
     worker: WorkerId
     role: Role
+    host: str
     run_dir: str
     head_dim: int
     step_s: float
@@ -44,7 +45,7 @@ async def main(settings: Settings) -> None:
         settings.worker,
         settings.role,
         new_incarnation(),
-        host="127.0.0.1",
+        host=settings.host,
         run_dir=Path(settings.run_dir),
         load_runner=lambda model, engine: ToyRunner(
             engine, head_dim=settings.head_dim, step_s=settings.step_s
