@@ -9,6 +9,8 @@ from netlab.wire import Wire, open_tap
 SUBNET = "10.77.0"
 SWITCH_ADDRESS = f"{SUBNET}.254"
 BRIDGE = "switch"
+BRIDGE_MAC = "02:00:0a:4d:00:fe"
+"""Its own: left alone, a bridge takes that of a port, and another one when that host dies, to which nobody then sends."""
 PORT_DISABLED, PORT_FORWARDING = "0", "3"
 
 
@@ -72,7 +74,7 @@ class Lab:
         self._inside = inside(self._switch.pid)
 
     def __enter__(self) -> Self:
-        self._switch.run("ip", "link", "add", BRIDGE, "type", "bridge")
+        self._switch.run("ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
         self._switch.run("ip", "address", "add", f"{SWITCH_ADDRESS}/24", "dev", BRIDGE)
         self._switch.run("ip", "link", "set", BRIDGE, "up")
         self._inside.__enter__()
