@@ -116,6 +116,8 @@ class RayHosts:
         """The hosts end with the lab; here they only leave in good order, so that this is tried, too."""
         down = self.head.command("tercet", "down", "--name", NAME, *self._where)
         subprocess.run(down, env=environment(), capture_output=True, timeout=90, check=True)
+        # It removes what killed hosts have left of their sockets, all hosts having the same /tmp.
+        self._processes["serve"].wait(60)
 
     def reap(self) -> None:
         """Call when every host has ended."""
