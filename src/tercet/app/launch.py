@@ -129,8 +129,12 @@ def take_down(
 ) -> None:
     """End a cluster: first the front door, so that requests in flight may finish, then the workers and the controller.
 
-    Serve itself ends with the last application on it, unless it is to be kept because Ray ends next.
+    Serve itself ends with the last application on it, unless it is to be kept because Ray ends next. Nothing is left to do
+    where somebody else has ended the cluster, by `tercet down`.
     """
+    if ControllerHandle.find(controller.cluster) is None:
+        report("the cluster was ended already")
+        return
     _quiet_serve()
     try:
         report("closing the front door")

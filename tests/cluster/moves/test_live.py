@@ -26,7 +26,7 @@ def move(stage, source, destination, spec, epoch: int = 0) -> None:
 
 async def test_a_request_moves_while_it_decodes_and_nobody_can_tell(stage):
     source, destination = await stage.pair(STEP_S)
-    specs = [stage.request(f"r{'x' * i}", 30 + 200 * i, max_tokens=60) for i in range(4)]
+    specs = [stage.request(f"r{'x' * i}", 30 + 200 * i, max_tokens=200) for i in range(4)]
     for spec in specs:
         await running(stage, source, spec)
     for spec in specs:
@@ -65,7 +65,7 @@ async def test_a_prompt_that_is_being_computed_moves_with_what_there_is(stage):
 
 async def test_log_probabilities_are_told_for_every_token(stage):
     source, destination = await stage.pair(STEP_S)
-    spec = stage.request("r", 100, max_tokens=60)
+    spec = stage.request("r", 100, max_tokens=200)
     sampling = msgspec.structs.replace(spec.sampling, logprobs=2)
     spec = msgspec.structs.replace(spec, sampling=sampling)
     await running(stage, source, spec)

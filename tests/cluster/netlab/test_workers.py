@@ -12,7 +12,7 @@ from tercet.ids import Epoch
 from tercet.link.address import uses_unix
 from tercet.wire import Adopt, HandedOff, Refused, Resume, Started, Submit, Tokens
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.netlab, pytest.mark.asyncio(loop_scope="module")]
 
 LONG = 1200
 """Prompt tokens whose KV is long enough on the way to be interrupted, where the cable is slow."""
