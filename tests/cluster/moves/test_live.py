@@ -63,6 +63,7 @@ async def test_a_prompt_that_is_being_computed_moves_with_what_there_is(stage):
     await asyncio.gather(source.idle(), destination.idle())
 
 
+@pytest.mark.long
 async def test_log_probabilities_are_told_for_every_token(stage):
     source, destination = await stage.pair(STEP_S)
     spec = stage.request("r", 100, max_tokens=200)
@@ -75,6 +76,7 @@ async def test_log_probabilities_are_told_for_every_token(stage):
     assert all(m.logprobs and len(m.logprobs) == len(m.tokens) for m in told)
 
 
+@pytest.mark.long
 async def test_a_destination_that_dies_leaves_the_request_to_its_source(stage):
     source, destination = await stage.pair(STEP_S)
     spec = stage.request("r", 600, max_tokens=150)
@@ -86,6 +88,7 @@ async def test_a_destination_that_dies_leaves_the_request_to_its_source(stage):
     await source.idle()
 
 
+@pytest.mark.long
 async def test_a_full_destination_declines_and_the_source_does_not_even_pause(stage):
     source, destination = await stage.pair(STEP_S)
     full = stage.request("full", 1600, max_tokens=900)
@@ -101,6 +104,7 @@ async def test_a_full_destination_declines_and_the_source_does_not_even_pause(st
     await asyncio.gather(source.idle(), destination.idle())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("to", ["source", "destination"])
 async def test_a_cancel_amid_a_move_leaves_nothing_behind(stage, to):
     source, destination = await stage.pair(STEP_S)
@@ -114,6 +118,7 @@ async def test_a_cancel_amid_a_move_leaves_nothing_behind(stage, to):
     await asyncio.gather(source.idle(), destination.idle())
 
 
+@pytest.mark.long
 async def test_a_front_door_that_leaves_amid_a_move_leaves_nothing_behind(stage):
     source, destination = await stage.pair(STEP_S)
     specs = [stage.request(f"r{'x' * i}", 300, max_tokens=400) for i in range(3)]

@@ -17,7 +17,7 @@ SOURCE_EPOCH, OWN_EPOCH = Epoch(0), Epoch(1)
 BLOCK_BYTES = 2**17
 SLOT_BYTES = 32832
 """A quarter, scales, and up to the next multiple of 64."""
-CODECS = pytest.mark.parametrize("codec", ["int8", "fp8"])
+CODECS = pytest.mark.parametrize("codec", ["int8", pytest.param("fp8", marks=pytest.mark.long)])
 
 
 def allow(stage, *codecs: str, staging_bytes: int = 64 * 2**20) -> None:
@@ -84,6 +84,7 @@ async def test_a_running_request_travels_packed_and_its_tail_does_not(stage, cod
     await source.idle()
 
 
+@pytest.mark.long
 async def test_what_has_no_room_in_staging_memory_travels_as_it_is(stage):
     allow(stage, "int8", staging_bytes=8 * SLOT_BYTES + 1)
     source, destination = await stage.pair()

@@ -143,6 +143,7 @@ def test_a_worker_is_drained_under_load_and_comes_back_empty_handed(
     cluster.assert_empty()
 
 
+@pytest.mark.long
 def test_making_the_decode_pool_smaller_and_larger_again_costs_no_request(
     cluster: RunningCluster, expected: list[list[int]]
 ) -> None:
