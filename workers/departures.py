@@ -95,11 +95,21 @@ class Departures:
                 return []
             case events.Said():
                 return []
-            case events.Ended() | events.Absent():
+            case events.Ended():
                 key = (event.request, event.epoch)
                 return self._handle(key, Vanished(key in self._finished), now_s)
+            case events.Absent():
+                return self._absent(event, now_s)
             case events.Published() | events.Held():
                 return self._handle((event.request, event.epoch), event, now_s)
+
+    def _absent(self, event: events.Absent, now_s: float) -> list[SourceCommand]:
+        """Of the move that asked, and not of one that came after it and may have found the request."""
+        key = (event.request, event.epoch)
+        departure = self._departures.get(key)
+        if departure is None or departure.exposure != event.exposure:
+            return []
+        return self._handle(key, Vanished(key in self._finished), now_s)
 
     # ---- from destinations -------------------------------------------------------------------------------------------
 

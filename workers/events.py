@@ -236,6 +236,8 @@ class Absent(msgspec.Struct, frozen=True):
 
     request: RequestId
     epoch: Epoch
+    exposure: int
+    """As in `Published`."""
 
 
 Event = Said | Reserved | Extended | Published | Held | Ended | Absent

@@ -126,9 +126,9 @@ class Outbox:
         """So many more blocks are reserved."""
         self._events.append(Extended(sequence.id, sequence.epoch, tuple(blocks)))
 
-    def absent(self, request: RequestId, epoch: Epoch) -> None:
+    def absent(self, request: RequestId, epoch: Epoch, exposure: int) -> None:
         """No such request runs here."""
-        self._events.append(Absent(request, epoch))
+        self._events.append(Absent(request, epoch, exposure))
 
     def missing(self, command: Thaw) -> None:
         """There is no such request here to run on."""

@@ -255,7 +255,7 @@ class Residents:
         """What runs, or waits to, may be pulled from now on."""
         found = self._sequences.get(command.request)
         if found is None or found.epoch != command.epoch or found.phase not in RUNS:
-            self._outbox.absent(command.request, command.epoch)
+            self._outbox.absent(command.request, command.epoch, command.exposure)
             return
         found.exposure, found.published_blocks = command.exposure, 0
         self._outbox.exposed(found)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -92,11 +93,10 @@ class Adversary:
         try:
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(hang_s)
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            pass  # it was given up and replaced meanwhile
         finally:
             self._hung.discard(pid)
+            with suppress(ProcessLookupError):  # it may have been given up and replaced meanwhile
+                os.kill(pid, signal.SIGCONT)
         return f"{victim.worker} ({pid}) for {hang_s:.1f} s"
 
     async def drain(self) -> str:

@@ -240,7 +240,7 @@ def test_the_first_pull_of_a_running_request_exposes_it(nobody):
 
 def test_a_request_that_is_not_here_is_gone_for_who_pulls(nobody):
     nobody.on_reader("d", LIVE, 0)
-    assert nobody.on_engine(Absent(R, E), 0) == [ToReader("d", UNKNOWN)]
+    assert nobody.on_engine(Absent(R, E, 1), 0) == [ToReader("d", UNKNOWN)]
     assert len(nobody) == 0
 
 
@@ -292,6 +292,15 @@ def test_what_the_engine_said_of_the_move_before_is_not_taken_for_this_one(nobod
     assert nobody.on_reader("e", LIVE, 1) == [events.Expose(R, E, 2)]
     assert nobody.on_engine(published(2, 9, tokens=42, exposure=1), 2) == []
     assert nobody.on_engine(STOPPED, 2) == []
+
+
+def test_the_answer_to_a_move_before_does_not_end_the_next_one(nobody):
+    nobody.on_reader("d", LIVE, 0)
+    nobody.reader_lost("d", 1)
+    nobody.on_reader("d2", LIVE, 2)
+    assert nobody.on_engine(Absent(R, E, 1), 2) == [], "it asked before the request was here"
+    assert len(nobody) == 1
+    assert nobody.on_engine(Absent(R, E, 2), 3) == [ToReader("d2", UNKNOWN)]
 
 
 def test_nobody_can_have_committed_to_what_was_not_offered(nobody):

@@ -448,7 +448,7 @@ def test_a_later_life_waits_for_a_pull_that_may_still_write(bench: Bench) -> Non
 
 def test_what_is_still_pulled_cannot_be_pulled_from_and_has_not_ended(bench: Bench) -> None:
     bench.tell(Reserve(spec(), E1, "f"))
-    assert bench.tell(Expose(A, E1, 1)) == [Absent(A, E1)]
+    assert bench.tell(Expose(A, E1, 1)) == [Absent(A, E1, 1)]
     assert bench.engine.load().pulling == 1
     bench.tell(Drop(A, E1))
 
