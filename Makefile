@@ -94,7 +94,7 @@ demo-model: $(READY)
 # Newer versions of everything within the bounds of pyproject.toml; run the tests before committing what it writes.
 constraints: $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]' '$(TORCH)'
-	$(BIN)/python -m pip freeze --exclude-editable --exclude torch > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch --exclude triton > constraints.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache build dist src/*.egg-info
