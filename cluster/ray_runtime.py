@@ -12,6 +12,7 @@
 - A killed driver takes Ray's processes along, but for two agents, which look for their dead head for a minute; no setting
   shortens that. The next cluster of our own ends them, and removes the directory.
 - The driver prints that "a worker died", whatever `log_to_driver` says. Its deduplicator can be told what to skip.
+- A call to Ray from a thread that outlives `ray.shutdown` starts another cluster, unless it is told not to.
 - Nothing here runs `ray stop`, which ends every Ray on the machine.
 """
 
@@ -26,11 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+from ray._private import auto_init_hook
 from ray._private.ray_logging import stdout_deduplicator
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from tercet.cluster.belongings import PREFIX, clear_abandoned, sign
 from tercet.cluster.process_tree import Process, descendants, end
+
+auto_init_hook.enable_auto_connect = False
 
 LOOPBACK = "127.0.0.2"
 NAMESPACE = "tercet"

