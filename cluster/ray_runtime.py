@@ -13,6 +13,7 @@
   shortens that. The next cluster of our own ends them, and removes the directory.
 - The driver prints that "a worker died", whatever `log_to_driver` says. Its deduplicator can be told what to skip.
 - A call to Ray from a thread that outlives `ray.shutdown` starts another cluster, unless it is told not to.
+- Serve kills its HTTP proxy when that has not started in 5 s, as on a busy machine, while `serve.start` goes on waiting for it.
 - Nothing here runs `ray stop`, which ends every Ray on the machine.
 """
 
@@ -60,6 +61,7 @@ WATCHFUL = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
 }
 """Read by Ray's own processes when they start; whoever runs `ray start` sets the same."""
 
