@@ -93,7 +93,7 @@ class Stream:
         return self.tokens
 
     async def begun(self) -> None:
-        while len(self.tokens) < BEGUN:  # noqa: ASYNC110 -- the task says when it fails
+        while len(self.tokens) < BEGUN:
             assert not self._task.done(), self._task
             await asyncio.sleep(0.01)
 
