@@ -9,10 +9,12 @@ Prints a table and writes bench/results/scale_downs.json; exit code 1 if anythin
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from rich.table import Table
 
 from tercet.app import Cluster, launch
 from tercet.client import AsyncClient
+from tercet.cluster.status import ClusterStatus
 from tercet.config import (
     ClusterConfig,
     EngineConfig,
@@ -33,7 +36,7 @@ from tercet.config import (
     Resources,
     TransferConfig,
 )
-from tercet.errors import TercetError
+from tercet.errors import TercetError, Unavailable
 from tercet.router.explanation import Explanation
 from tercet.router.record import RequestRecord
 
@@ -140,13 +143,20 @@ def breathe(cluster: Cluster) -> float:
     controller = cluster.controller
     begun_s = time.monotonic()
     controller.scale(None, 1)
-    while len(controller.status().workers) > 2:
-        time.sleep(POLL_S)
+    until(cluster, lambda status: len(status.workers) == 2)
     gone_s = time.monotonic() - begun_s
     controller.scale(None, 2)
-    while len((status := controller.status()).workers) < 3 or not status.ready:
-        time.sleep(POLL_S)
+    until(cluster, lambda status: len(status.workers) == 3 and status.ready)
     return gone_s
+
+
+def until(cluster: Cluster, holds: Callable[[ClusterStatus], bool]) -> None:
+    """Wait, also while a machine that does too much keeps the controller from answering."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            if holds(cluster.controller.status()):
+                return
+        time.sleep(POLL_S)
 
 
 async def measure(cluster: Cluster, grpc: str, count: int, clients: int, tokens: int) -> Figures:
