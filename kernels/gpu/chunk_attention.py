@@ -9,6 +9,8 @@ its prompt was cut into, as long as this kernel computes them all; `fresh_attent
 The twin is `chunk_attention_twin`.
 """
 
+from itertools import pairwise
+
 import torch
 import triton
 import triton.language as tl
@@ -23,7 +25,7 @@ from tercet.kernels.gpu.query_tiles import QueryTiles
 from tercet.kernels.softmax_rule import SoftmaxRule
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_row"])  # it changes from step to step
 def chunk_kernel(
     q, pages, k_scales, v_scales, sinks, out, query_starts, contexts, tables, tiles,
     scale, q_row, q_head, out_row, out_head, page_stride, table_row,
@@ -136,6 +138,6 @@ def chunk_attention_twin(
 ) -> None:
     """The same for requests of more than `skipped` rows."""
     starts = batch.query_starts_R1.tolist()
-    for request, (begin, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for request, (begin, end) in enumerate(pairwise(starts)):
         if end - begin > skipped:
             out_NHD[begin:end] = attend_paged_rows(q_NHD, pages_B2GTD, scales, batch, request, rule)

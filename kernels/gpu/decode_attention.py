@@ -9,6 +9,8 @@ order. A row's bits therefore depend on its own request alone: not on the batch,
 The twin is `decode_attention_twin`.
 """
 
+from itertools import pairwise
+
 import torch
 import triton
 import triton.language as tl
@@ -26,7 +28,7 @@ TENSOR_CORE_ROWS = 16
 COMBINED_SPLITS = 16
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_row"])  # it changes from step to step
 def split_kernel(
     q, pages, k_scales, v_scales, query_starts, tables, tasks, shares, partial, partial_log,
     scale, q_row, q_head, page_stride, table_row,
@@ -62,10 +64,9 @@ def split_kernel(
         most_M, total_M, acc_MD = online_softmax.begin(None, m, known, False, M, PADDED)
         for position in range(begin, end, TILE):
             key_K = position + tl.arange(0, TILE)
+            inside_K = key_K < end
             if WINDOW:
-                inside_K = (key_K < end) & (key_K > context - WINDOW)
-            else:
-                inside_K = key_K < end
+                inside_K = inside_K & (key_K > context - WINDOW)
             inside = inside_K[:, None] & (d < D)[None, :]
             k_at = page_tile.pointers(keys, table, position, end, page_stride, T, D, TILE, PADDED)
             k_KD = tl.load(k_at, mask=inside, other=0.0).to(OPERAND)
@@ -180,6 +181,6 @@ def decode_attention_twin(
 ) -> None:
     """The same for requests of 1 … `rows` rows."""
     starts = batch.query_starts_R1.tolist()
-    for request, (begin, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for request, (begin, end) in enumerate(pairwise(starts)):
         if 1 <= end - begin <= rows:
             out_NHD[begin:end] = attend_paged_rows(q_NHD, pages_B2GTD, scales, batch, request, rule)

@@ -25,7 +25,7 @@ class QueryTiles:
     skipped: int
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["requests", "tiles_max"])
 def query_tiles_kernel(
     query_starts, tiles, requests, tiles_max,
     TILE_ROWS: tl.constexpr, SKIPPED: tl.constexpr, REQUESTS: tl.constexpr, LANES: tl.constexpr,

@@ -43,7 +43,7 @@ class DecodeTasks:
         return self.shares_P1.shape[0] - 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["requests", "programs", "splits_max"])
 def decode_tasks_kernel(
     query_starts, contexts, tasks, splits, shares, requests, programs, splits_max,
     HEADS: tl.constexpr, ROWS: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
