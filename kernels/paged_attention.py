@@ -46,7 +46,7 @@ def best_paged_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int, group: int, threads: int
 ) -> PagedAttention:
     """Triton on a GPU, the C++ kernel on a CPU, each where it fits (`group` is H / G), else the twin."""
-    if device.type == "cuda" and head_dim % 16 == 0 and head_dim <= HEAD_DIM_MAX:
+    if device.type == "cuda" and head_dim <= HEAD_DIM_MAX and group <= GROUP_MAX:
         from tercet.kernels.gpu.paged_attention import TritonPagedAttention  # noqa: PLC0415 -- GPUs only
 
         return TritonPagedAttention.on(device, dtype, head_dim)

@@ -120,7 +120,7 @@ def chunk_attention(
         batch.query_starts_R1, batch.contexts_R, batch.tables_RW, tiles.tiles_M2, rule.scale,
         *q_NHD.stride()[:2], *out_NHD.stride()[:2], pages_B2GTD.stride(0), batch.tables_RW.stride(0),
         G=heads_kv, GROUP=group, T=tokens, D=dim, TOKENS=tiles.tile_rows, M=tuning.rows,
-        TILE=tuning.tile, PADDED=triton.next_power_of_2(dim), WINDOW=rule.window,
+        TILE=tuning.tile, PADDED=triton.next_power_of_2(max(dim, 16)), WINDOW=rule.window,
         SOFTCAP=rule.softcap, SINKS=rule.sinks is not None, SCALED=scales is not None,
         LEVELLED=fed.levelled, OPERAND=fed.kind, PRECISION=fed.precision,
         num_warps=tuning.warps, num_stages=tuning.stages,

@@ -79,7 +79,10 @@ def split_kernel(
             )
         if SCALED:
             acc_MD *= tl.load(v_scales + head)
-        acc_MD = acc_MD / tl.where(total_M > 0, total_M, 1.0)[:, None]
+        total_M = tl.where(
+            total_M > 0, total_M, 1.0
+        )  # of a row that sees nothing here: most_M is -inf
+        acc_MD = acc_MD / total_M[:, None]
         to = item * (ROWS * GROUP) + m.to(tl.int64)
         tl.store(partial_log + to, most_M + tl.log2(total_M), mask=known)
         tl.store(partial + to[:, None] * D + d[None, :], acc_MD, mask=there)
@@ -153,7 +156,7 @@ def decode_attention(
     partial = torch.empty(items, dim, dtype=torch.float32, device=q_NHD.device)
     partial_log = torch.empty(items, dtype=torch.float32, device=q_NHD.device)
     fed = operands(q_NHD.dtype, pages_B2GTD.dtype)
-    padded = triton.next_power_of_2(dim)
+    padded = triton.next_power_of_2(max(dim, 16))
     split_kernel[tasks.programs,](
         q_NHD, pages_B2GTD, scales and scales.k_G, scales and scales.v_G,
         batch.query_starts_R1, batch.tables_RW, tasks.tasks_S4, tasks.shares_P1,

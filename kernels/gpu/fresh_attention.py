@@ -106,7 +106,7 @@ def fresh_attention(
     _check(q_NHD, k_NGD, v_NGD, out_NHD)
     assert tiles.tile_rows == tuning.rows // group, (tiles.tile_rows, tuning.rows, group)
     assert rule.scale > 0, rule.scale
-    padded = triton.next_power_of_2(dim)
+    padded = triton.next_power_of_2(max(dim, 16))
     k, v = (TensorDescriptor.from_tensor(x, [tuning.tile, 1, padded]) for x in (k_NGD, v_NGD))
     fed = operands(q_NHD.dtype, k_NGD.dtype)
     fresh_kernel[len(tiles.tiles_M2), heads_kv](

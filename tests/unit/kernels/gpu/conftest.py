@@ -16,6 +16,7 @@ from tercet.kernels.gpu.page_scales import PageScales
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.kernels.softmax_rule import SoftmaxRule
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARED_BYTES_MAX = 227 * 1024
 """What one program may have on an H100 or H200."""
 
@@ -88,7 +89,7 @@ class Case:
     rule: SoftmaxRule
 
     def outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        one, other = torch.zeros(2, *self.q.shape, dtype=self.q.dtype)
+        one, other = torch.zeros(2, *self.q.shape, dtype=self.q.dtype, device=DEVICE)
         return one, other
 
     def alone(self, request: int) -> "Case":
@@ -100,7 +101,7 @@ class Case:
             self.host.tables[one].tolist(), self.host.page_tokens,
         )  # fmt: skip
         rows = (x[run] for x in (self.q, self.k, self.v))
-        batch = DeviceBatch.of(host, torch.device("cpu"))
+        batch = DeviceBatch.of(host, DEVICE)
         return Case(*rows, self.pages, self.scales, host, batch, self.rule)
 
 
@@ -109,10 +110,12 @@ def make_case() -> Callable[..., Case]:
     def make(
         runs: list[tuple[int, int]], *, heads: int = 4, kv_heads: int = 2, dim: int = 16,
         page_tokens: int = 16, dtype: torch.dtype = torch.float32,
-        codes: torch.dtype | None = None, **rule: object,
+        codes: torch.dtype | None = None, scale: float | None = None, window: int = 0,
+        softcap: float = 0.0, sinks: torch.Tensor | None = None,
     ) -> Case:  # fmt: skip
         """Requests are given as (tokens before, new rows). Pages are dealt at random, and hold a NaN wherever a kernel has
         no business; keys and values of the new rows are in their pages."""
+        sinks = None if sinks is None else sinks.to(DEVICE)
         generator = torch.Generator().manual_seed(len(runs))
 
         def normal(*shape: int) -> torch.Tensor:
@@ -132,17 +135,18 @@ def make_case() -> Callable[..., Case]:
         pool[order] = torch.nan
         scales = None
         if codes is not None:
-            scales = PageScales(normal(kv_heads).abs() / 20, normal(kv_heads).abs() / 20)
+            scales = PageScales(*(normal(2, kv_heads).abs() / 20).to(DEVICE))
             pool = (pool.nan_to_num(5) * 20).clamp(-127, 127)
-        pages = pool.to(codes or dtype)[:, 1]
+        pages = pool.to(DEVICE, codes or dtype)[:, 1]
         total = host.rows
-        row_pages, slots = torch.from_numpy(host.row_pages), host.positions % page_tokens
-        k, v = (pages[row_pages.long(), part, :, slots].to(dtype) for part in (0, 1))
+        row_pages = torch.from_numpy(host.row_pages).long().to(DEVICE)
+        slots = torch.from_numpy(host.positions % page_tokens).long().to(DEVICE)
+        k, v = (pages[row_pages, part, :, slots].to(dtype) for part in (0, 1))
         return Case(
-            q=normal(heads, total, dim).transpose(0, 1).to(dtype),
+            q=normal(heads, total, dim).transpose(0, 1).to(DEVICE, dtype),
             k=k, v=v, pages=pages, scales=scales, host=host,
-            batch=DeviceBatch.of(host, torch.device("cpu")),
-            rule=SoftmaxRule(**{"scale": dim**-0.5, **rule}),
+            batch=DeviceBatch.of(host, DEVICE),
+            rule=SoftmaxRule(dim**-0.5 if scale is None else scale, window, softcap, sinks),
         )  # fmt: skip
 
     return make

@@ -60,7 +60,7 @@ def test_a_rows_bits_do_not_depend_on_how_its_prompt_was_cut(make_case, shape) -
         for begin, end in pairwise(cuts):
             host = PagedBatch.of([end - begin], [begin], case.host.tables.tolist(), 16)
             out = torch.zeros_like(case.q[begin:end])
-            batch = DeviceBatch.of(host, torch.device("cpu"))
+            batch = DeviceBatch.of(host, case.q.device)
             chunk_attention(
                 case.q[begin:end], case.pages, batch, query_tiles(batch, 16), case.rule, out, TUNING
             )

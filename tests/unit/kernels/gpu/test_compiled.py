@@ -23,8 +23,8 @@ def launch_product(dim: int, warps: int) -> None:
     product[1,](a, b, torch.empty(dim, dim), dim, num_warps=warps)
 
 
-def launch_hoarder(dim: int) -> None:
-    hoarder[1,](torch.empty(dim), torch.empty(dim), dim, num_warps=1)
+def launch_hoarder(registers: int) -> None:
+    hoarder[1,](torch.empty(1024), torch.empty(1024), 1024, num_warps=1, maxnreg=registers)
 
 
 def test_large_products_compile_to_wgmma_and_small_ones_to_mma(compiled) -> None:
@@ -39,6 +39,6 @@ def test_large_products_compile_to_wgmma_and_small_ones_to_mma(compiled) -> None
 
 
 def test_a_kernel_that_keeps_too_much_is_seen_to_spill(compiled) -> None:
-    (much,), (little,) = compiled(launch_hoarder, 8192), compiled(launch_hoarder, 1024)
+    (much,), (little,) = compiled(launch_hoarder, 24), compiled(launch_hoarder, 128)
     assert much.spills
     assert not little.spills

@@ -69,8 +69,8 @@ def test_a_rows_bits_do_not_depend_on_batch_programs_or_neighbours(make_case, sh
             q=row_by_row.q[row : row + 1],
             batch=dataclasses.replace(
                 row_by_row.batch,
-                query_starts_R1=torch.tensor([0, 1], dtype=torch.int32),
-                contexts_R=torch.tensor([33 + row], dtype=torch.int32),
+                query_starts_R1=torch.tensor([0, 1], dtype=torch.int32, device=case.q.device),
+                contexts_R=torch.tensor([33 + row], dtype=torch.int32, device=case.q.device),
             ),
         )
         assert torch.equal(kernel(one)[0], together[1 + row])

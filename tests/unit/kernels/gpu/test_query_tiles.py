@@ -5,6 +5,8 @@ from tercet.kernels.gpu.device_batch import DeviceBatch
 from tercet.kernels.gpu.query_tiles import query_tiles
 from tercet.kernels.paged_batch import PagedBatch
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 @pytest.mark.parametrize("skipped", [0, 1, 7])
 @pytest.mark.parametrize("tile_rows", [1, 7, 32])
@@ -14,7 +16,7 @@ def test_every_row_is_in_one_tile_and_late_rows_come_first(
 ) -> None:
     tables = [list(range(-(-length // 16))) for length in lengths]
     host = PagedBatch.of(lengths, [0] * len(lengths), tables, 16)
-    tiles = query_tiles(DeviceBatch.of(host, torch.device("cpu")), tile_rows, skipped)
+    tiles = query_tiles(DeviceBatch.of(host, DEVICE), tile_rows, skipped)
     found = [(request, first) for request, first in tiles.tiles_M2.tolist() if request >= 0]
     assert found == [
         (request, first)
