@@ -8,6 +8,7 @@ from tercet.kernels.gpu import paged_attention
 from tercet.kernels.gpu.attention_tuning import AttentionTuning, DecodeTuning, PrefillTuning
 from tercet.kernels.gpu.device_batch import DeviceBatch
 from tercet.kernels.gpu.paged_attention import TritonPagedAttention
+from tercet.kernels.paged_attention import best_paged_attention
 
 PREFILL = PrefillTuning(rows=32, tile=16, warps=4, stages=2)
 DECODE = DecodeTuning(tile=16, split=32, warps=4, stages=2, programs_per_sm=1)
@@ -59,3 +60,12 @@ def test_what_a_batch_needs_is_made_once_for_all_layers(make_case, monkeypatch) 
         mine, theirs = both(case, attention)
         torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
     assert [host for host, _ in made] == [one.host, other.host, one.host]
+
+
+def test_it_is_chosen_on_gpus_where_shapes_fit(monkeypatch) -> None:
+    own = TritonPagedAttention(TUNING, 3)
+    monkeypatch.setattr(TritonPagedAttention, "on", lambda *_: own)
+    cuda = torch.device("cuda")
+    assert best_paged_attention(cuda, torch.bfloat16, 128, 4, 1) is own
+    assert best_paged_attention(cuda, torch.bfloat16, 512, 4, 1) is reference.paged_attention
+    assert best_paged_attention(cuda, torch.bfloat16, 128, 71, 1) is reference.paged_attention
