@@ -1,7 +1,8 @@
 """Paged attention: picks the fastest implementation there is for a device and type, and launches the C++ one.
 
 Legend: N query rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page.
-The plain-torch twin is `reference.paged_attention`; `paged_attention.cpp` holds the kernel.
+The plain-torch twin is `reference.paged_attention`; `paged_attention.cpp` holds the kernel for CPUs,
+`gpu/paged_attention.py` the ones for GPUs.
 """
 
 import ctypes
@@ -44,7 +45,11 @@ class PagedAttention(Protocol):
 def best_paged_attention(
     device: torch.device, dtype: torch.dtype, head_dim: int, group: int, threads: int
 ) -> PagedAttention:
-    """The C++ kernel where it fits (`group` is H / G), else the twin."""
+    """Triton on a GPU, the C++ kernel on a CPU, each where it fits (`group` is H / G), else the twin."""
+    if device.type == "cuda" and head_dim <= HEAD_DIM_MAX and group <= GROUP_MAX:
+        from tercet.kernels.gpu.paged_attention import TritonPagedAttention  # noqa: PLC0415 -- GPUs only
+
+        return TritonPagedAttention.on(device, dtype, head_dim)
     fits = (
         dtype in SYMBOLS and head_dim % 8 == 0 and head_dim <= HEAD_DIM_MAX and group <= GROUP_MAX
     )
