@@ -15,7 +15,7 @@ ROUND = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer, 
 
 
 @triton.jit
-def _encode(y, FP8: tl.constexpr):
+def encode(y, FP8: tl.constexpr):
     if FP8:
         size = tl.minimum(tl.abs(y), 448.0)
         bits = size.to(tl.int32, bitcast=True)
@@ -30,7 +30,7 @@ def _encode(y, FP8: tl.constexpr):
 
 
 @triton.jit
-def _decode(code, FP8: tl.constexpr):
+def decode(code, FP8: tl.constexpr):
     wide = code.to(tl.int32)
     if FP8:
         size = wide & 0x7F
@@ -57,7 +57,7 @@ def pack_kernel(
     inverse = tl.where(most > TINY, 1.0 / tl.where(most > TINY, scale, 1.0), 0.0)
     to = packed + n * packed_stride
     tl.store(to.to(tl.pointer_type(tl.float32)) + g, scale)
-    tl.store(to + 4 * groups + g * E + at, _encode(x * inverse, FP8), mask=at < E)
+    tl.store(to + 4 * groups + g * E + at, encode(x * inverse, FP8), mask=at < E)
 
 
 @triton.jit
@@ -72,7 +72,7 @@ def unpack_kernel(
     source = packed + n * packed_stride
     scale = tl.load(source.to(tl.pointer_type(tl.float32)) + g)
     code = tl.load(source + 4 * groups + g * E + at, mask=at < E, other=0)
-    x = _decode(code, FP8) * scale
+    x = decode(code, FP8) * scale
     tl.store(pages + (block * groups + g) * E + at, x.to(pages.dtype.element_ty), mask=at < E)
 
 
