@@ -72,7 +72,7 @@ def reference_residual_norm(
 
 def warps_for(depth: int) -> int:
     """Some eight elements a thread: enough loads on the way, and few registers."""
-    return min(max(triton.next_power_of_2(depth) // 256, 1), 16)
+    return min(max(1 << (depth - 1).bit_length() >> 8, 1), 16)
 
 
 def _launch(
