@@ -33,3 +33,12 @@ def test_rows_may_lie_apart_and_a_row_does_not_feel_the_batch(gate: Gate) -> Non
     for n in range(4):
         assert torch.equal(gated(x[n : n + 1], gate)[0], together[n])
     assert gated(x[:0], gate).shape == (0, 21)
+
+
+def launch() -> None:
+    gated(torch.empty(2, 2 * 14336, dtype=torch.bfloat16), Gate.GELU_TANH)
+
+
+def test_the_kernel_compiles_without_spilling(compiled) -> None:
+    (kernel,) = compiled(launch)
+    kernel.check()

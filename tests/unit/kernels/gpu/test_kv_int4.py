@@ -58,8 +58,8 @@ def test_a_packed_block_is_less_than_three_tenths_of_bf16() -> None:
 
 
 def launch() -> None:
-    source = torch.empty(2, 512, 8192, dtype=torch.bfloat16)
-    packed = torch.empty((2, packed_int4_bytes(512, 8192)), dtype=torch.uint8)
+    source = torch.empty(2, 8, 8192, dtype=torch.bfloat16)
+    packed = torch.empty((2, packed_int4_bytes(8, 8192)), dtype=torch.uint8)
     pack_int4(source, torch.tensor([0, 1]), packed)
     unpack_int4(source, torch.tensor([0, 1]), packed)
 

@@ -64,3 +64,14 @@ def test_zeros_stay_zeros_a_nan_stays_in_its_row_and_no_rows_are_no_work() -> No
     assert not out[0].any()
     assert out[1].isnan().all()
     assert rms_norm(torch.empty(0, 16), torch.ones(16), 1e-6).shape == (0, 16)
+
+
+def launch(depth: int) -> None:
+    x, scale = torch.empty(2, depth, dtype=torch.bfloat16), torch.empty(depth)
+    residual_norm(x, x, scale, 1e-6)
+
+
+@pytest.mark.parametrize("depth", [896, 8192])
+def test_the_kernel_compiles_without_spilling(compiled, depth: int) -> None:
+    (kernel,) = compiled(launch, depth)
+    kernel.check()

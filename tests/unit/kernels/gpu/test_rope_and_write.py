@@ -152,3 +152,20 @@ def test_three_axes_turn_as_transformers_turns() -> None:
     queries, keys = (x.transpose(0, 1)[None] for x in (q, k))
     theirs, _ = apply_rotary_pos_emb(queries, keys, cos, sin)
     torch.testing.assert_close(out, theirs[0].transpose(0, 1), atol=1e-5, rtol=1e-5)
+
+
+def launch(half: int, coded: bool) -> None:
+    rows, heads, depth = 2, 32, 128
+    kind = torch.float8_e4m3fn if coded else torch.bfloat16
+    q, k = (torch.empty(rows, h, depth, dtype=torch.bfloat16) for h in (heads, 8))
+    pages = torch.empty(4, 2, 8, 64, depth, dtype=kind)
+    norms = HeadNorms(torch.empty(depth), torch.empty(depth), 1e-6)
+    scales = PageScales(torch.ones(8), torch.ones(8)) if coded else None
+    at, turn = places([1, 2], axes=3), rotation(half, axes=3)
+    rope_and_write(q, k, k, pages, at, turn, norms=norms, scales=scales)
+
+
+@pytest.mark.parametrize(("half", "coded"), [(64, False), (32, True)])
+def test_the_kernel_compiles_without_spilling(compiled, half: int, coded: bool) -> None:
+    (kernel,) = compiled(launch, half, coded)
+    kernel.check()
