@@ -1,0 +1,195 @@
+"""Products of a few rows with a large weight, which cost what reading the weight costs, with what follows fused in.
+
+Legend: M rows, K features in, N features out, S splits of K.
+
+A program multiplies one tile of the weight's rows, over one part of K, with all rows of x. The weight stands on the left
+of the product, so that its rows fill the 64 rows of a wgmma and x needs no padding beyond 16. With S > 1 each program
+leaves its part of the sum in scratch memory, and the one that comes last adds the parts up, in order, as the fix-up of
+stream-K does (Osama et al., 2023). So a sum is made in one order, which the weight's shape alone decides: no row's
+result depends on how many others there are, nor on which program was last. The twin is `reference_skinny_gemm`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch.nn import functional as F
+
+from tercet.kernels.gpu.gated import Gate, activate, reference_gated
+
+ROWS_MAX = 64
+ROWS_MIN = 16  # the narrowest product that tensor cores make
+PROGRAMS_AIM = 264  # two for each multiprocessor of an H100 or H200
+SPLITS_MAX = 16
+K_OF_A_SPLIT_MIN = 512  # with less a program is done when its pipeline has hardly filled
+SHARED_BYTES_AIM = 112 * 1024  # lets two programs share a multiprocessor
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a product is cut into programs."""
+
+    tile: int
+    """Weight rows of a program, of each half where a gate makes two."""
+    depth: int
+    """K of one step."""
+    splits: int
+
+
+def plan_of(outputs: int, k: int) -> Plan:
+    """By the weight's shape alone, because the plan decides the order of sums."""
+    programs = triton.cdiv(outputs, 64)
+    splits = min(SPLITS_MAX, PROGRAMS_AIM // programs, k // K_OF_A_SPLIT_MIN)
+    return Plan(64, 128 if k >= 128 else 64, max(splits, 1))
+
+
+class Scratch:
+    """Memory for parts of sums and for counting who is done; products of one stream can share it."""
+
+    def __init__(self, device: torch.device) -> None:
+        halves, tile = 2, 64
+        parts = PROGRAMS_AIM * halves * tile * ROWS_MAX
+        self.parts = torch.empty(parts, dtype=torch.float32, device=device)
+        self.done = torch.zeros(PROGRAMS_AIM, dtype=torch.int32, device=device)
+        """Zero between products: whoever counts to the end puts it back."""
+
+
+@triton.jit
+def _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN: tl.constexpr, UPCAST: tl.constexpr):  # fmt: skip
+    """Adds one step's product; `[TILE, MT]`."""
+    at = weight + rows.to(tl.int64)[:, None] * w_row + columns[None, :]
+    inside = rows[:, None] < N
+    if not EVEN:
+        inside &= columns[None, :] < K
+    w = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
+    if UPCAST:
+        w = w.to(tl.float32)
+    return tl.dot(w, x_tile, acc, input_precision="ieee")
+
+
+@triton.jit
+def gemm_kernel(
+    x, weight, bias, residual, out, parts, done, M, N, x_row, w_row, residual_row, out_row,
+    K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,
+    SPLITS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr, BIAS: tl.constexpr,
+    ADD: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """`N` counts the outputs: a gated weight has its gate in the first N rows and up in the next N."""
+    tile, split = tl.program_id(0), tl.program_id(1)
+    rows = tile * TILE + tl.arange(0, TILE)
+    m = tl.arange(0, MT)
+    EVEN: tl.constexpr = K % DEPTH == 0
+    STEPS: tl.constexpr = (K + DEPTH - 1) // DEPTH
+    OF_A_SPLIT: tl.constexpr = (STEPS + SPLITS - 1) // SPLITS
+    acc = tl.zeros([TILE, MT], dtype=tl.float32)
+    up = acc
+    for step in range(split * OF_A_SPLIT, min((split + 1) * OF_A_SPLIT, STEPS)):
+        columns = step * DEPTH + tl.arange(0, DEPTH)
+        here = m[:, None] < M
+        if not EVEN:
+            here &= columns[None, :] < K
+        x_tile = tl.load(x + m[:, None] * x_row + columns[None, :], mask=here, other=0.0)
+        if UPCAST:
+            x_tile = x_tile.to(tl.float32)
+        x_tile = tl.trans(x_tile)
+        acc = _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN, UPCAST)
+        if GATED:
+            second = weight + N.to(tl.int64) * w_row
+            up = _step(up, second, rows, columns, x_tile, N, K, w_row, EVEN, UPCAST)
+
+    if SPLITS > 1:
+        area: tl.constexpr = TILE * MT
+        inside = tl.arange(0, TILE)[:, None] * MT + m[None, :]
+        here = m[None, :] < M
+        halves: tl.constexpr = 2 if GATED else 1
+        base = parts + tile.to(tl.int64) * (SPLITS * halves * area) + inside
+        tl.store(base + split * (halves * area), acc, mask=here)
+        if GATED:
+            tl.store(base + split * (halves * area) + area, up, mask=here)
+        tl.debug_barrier()  # every thread has stored before one of them says so
+        if tl.atomic_add(done + tile, 1, sem="acq_rel") != SPLITS - 1:
+            return
+        tl.store(done + tile, 0)
+        acc = tl.zeros([TILE, MT], dtype=tl.float32)
+        up = acc
+        for s in range(SPLITS):
+            acc += tl.load(base + s * (halves * area), mask=here, other=0.0)
+            if GATED:
+                up += tl.load(base + s * (halves * area) + area, mask=here, other=0.0)
+
+    if BIAS:
+        acc += tl.load(bias + rows, mask=rows < N, other=0.0).to(tl.float32)[:, None]
+        if GATED:
+            up += tl.load(bias + N + rows, mask=rows < N, other=0.0).to(tl.float32)[:, None]
+    if GATED:
+        acc = activate(acc, GELU) * up
+    known = (rows[:, None] < N) & (m[None, :] < M)
+    if ADD:
+        at = residual + m[None, :] * residual_row + rows[:, None]
+        acc += tl.load(at, mask=known, other=0.0).to(tl.float32)
+    at = out + m[None, :] * out_row + rows[:, None]
+    tl.store(at, acc.to(out.dtype.element_ty), mask=known)
+
+
+INTERPRETED = not isinstance(gemm_kernel, triton.JITFunction)
+"""Then products of bf16 must be made in fp32: the interpreter multiplies its bits."""
+
+
+def skinny_gemm(
+    x_MK: torch.Tensor,
+    weight_NK: torch.Tensor,
+    scratch: Scratch,
+    *,
+    bias_N: torch.Tensor | None = None,
+    gate: Gate | None = None,
+    residual_MN: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`x W^T`, summed in fp32, then bias, gate and residual, rounded once; at most 64 rows.
+
+    With a gate the weight holds gate and up one behind the other, and the result has half as many columns.
+    """
+    rows, k = x_MK.shape
+    outputs = len(weight_NK) // 2 if gate else len(weight_NK)
+    assert rows <= ROWS_MAX, rows
+    assert weight_NK.shape == (outputs * 2 if gate else outputs, k), (weight_NK.shape, x_MK.shape)
+    assert x_MK.stride(1) == weight_NK.stride(1) == 1, (x_MK.stride(), weight_NK.stride())
+    assert bias_N is None or bias_N.is_contiguous(), bias_N
+    assert residual_MN is None or residual_MN.shape == (rows, outputs), residual_MN
+    assert residual_MN is None or residual_MN.stride(1) == 1, residual_MN
+    out_MN = torch.empty((rows, outputs), dtype=x_MK.dtype, device=x_MK.device)
+    if not rows:
+        return out_MN
+    plan = plan_of(outputs, k)
+    tiles, width = triton.cdiv(outputs, plan.tile), max(ROWS_MIN, triton.next_power_of_2(rows))
+    halves = 2 if gate else 1
+    step_bytes = (halves * plan.tile + width) * plan.depth * x_MK.element_size()
+    gemm_kernel[tiles, plan.splits](
+        x_MK, weight_NK, x_MK if bias_N is None else bias_N,
+        x_MK if residual_MN is None else residual_MN, out_MN, scratch.parts, scratch.done,
+        rows, outputs, x_MK.stride(0), weight_NK.stride(0),
+        0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
+        K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits,
+        GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,
+        ADD=residual_MN is not None, UPCAST=INTERPRETED, num_warps=4,
+        num_stages=min(max(SHARED_BYTES_AIM // step_bytes, 2), 4),
+    )  # fmt: skip
+    return out_MN
+
+
+def reference_skinny_gemm(
+    x_MK: torch.Tensor,
+    weight_NK: torch.Tensor,
+    *,
+    bias_N: torch.Tensor | None = None,
+    gate: Gate | None = None,
+    residual_MN: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The twin."""
+    bias = None if bias_N is None else bias_N.float()
+    y_MN = F.linear(x_MK.float(), weight_NK.float(), bias)
+    if gate is not None:
+        y_MN = reference_gated(y_MN, gate)
+    if residual_MN is not None:
+        y_MN = y_MN + residual_MN.float()
+    return y_MN.to(x_MK.dtype)

@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from tercet.kernels.gpu.gated import Gate
+from tercet.kernels.gpu.skinny_gemm import (
+    PROGRAMS_AIM,
+    Scratch,
+    plan_of,
+    reference_skinny_gemm,
+    skinny_gemm,
+)
+
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+SCRATCH = Scratch(torch.device("cpu"))
+
+
+def inputs(
+    m: int, n: int, k: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(m)
+    return torch.randn(m, k).to(dtype), (torch.randn(n, k) * k**-0.5).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 70, 1056), (5, 64, 200), (19, 6, 64), (64, 34, 1152)]
+)
+def test_kernel_agrees_with_its_twin(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+    x, weight = inputs(m, n, k, dtype)
+    out, tolerance = skinny_gemm(x, weight, SCRATCH), TOLERANCE[dtype]
+    assert out.dtype == dtype
+    torch.testing.assert_close(
+        out, reference_skinny_gemm(x, weight), atol=tolerance, rtol=tolerance
+    )
+
+
+@pytest.mark.parametrize("k", [96, 1056])
+@pytest.mark.parametrize("gate", [None, *Gate])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_what_is_fused_in_agrees_with_its_twin(
+    k: int, gate: Gate | None, biased: bool, added: bool
+) -> None:
+    n, outputs = 76, 38 if gate else 76
+    x, weight = inputs(3, n, k)
+    bias = torch.randn(n) if biased else None
+    residual = torch.randn(3, outputs) if added else None
+    fused = {"bias_N": bias, "gate": gate, "residual_MN": residual}
+    out = skinny_gemm(x, weight, SCRATCH, **fused)
+    assert out.shape == (3, outputs)
+    torch.testing.assert_close(out, reference_skinny_gemm(x, weight, **fused), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_does_not_feel_the_batch() -> None:
+    x, weight = inputs(7, 70, 1056)
+    together = skinny_gemm(x, weight, SCRATCH)
+    for m in range(7):
+        assert torch.equal(skinny_gemm(x[m : m + 1], weight, SCRATCH)[0], together[m])
+
+
+def test_whoever_counts_to_the_end_puts_the_count_back() -> None:
+    x, weight = inputs(2, 200, 1056)
+    assert plan_of(200, 1056).splits > 1
+    first = skinny_gemm(x, weight, SCRATCH)
+    assert not SCRATCH.done.any()
+    assert torch.equal(skinny_gemm(x, weight, SCRATCH), first)
+
+
+def test_rows_and_weights_may_lie_apart() -> None:
+    x, weight = inputs(4, 20, 128)
+    expected = reference_skinny_gemm(x[::2, :64], weight[:, 64:])
+    out = skinny_gemm(x[::2, :64], weight[:, 64:], SCRATCH)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    assert skinny_gemm(x[:0], weight, SCRATCH).shape == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "k"), [(64, 64), (1024, 4096), (4096, 14336), (6144, 4096), (128256, 4096)]
+)
+def test_parts_of_sums_fit_the_scratch_memory(outputs: int, k: int) -> None:
+    plan = plan_of(outputs, k)
+    programs = -(-outputs // plan.tile) * plan.splits
+    assert plan.splits == 1 or programs <= PROGRAMS_AIM
+    assert plan.splits == 1 or k // plan.splits >= 512
+
+
+def launch(m: int, n: int, k: int, gated: bool) -> None:
+    x, weight = (torch.empty(r, k, dtype=torch.bfloat16) for r in (m, 2 * n if gated else n))
+    gate = Gate.SILU if gated else None
+    residual = None if gated else torch.empty(m, n, dtype=torch.bfloat16)
+    skinny_gemm(x, weight, SCRATCH, gate=gate, residual_MN=residual)
+
+
+@pytest.mark.parametrize("m", [1, 64])
+@pytest.mark.parametrize(("n", "k", "gated"), [(4096, 14336, False), (12288, 4096, True)])
+def test_the_kernel_compiles_to_wgmma_behind_asynchronous_copies(compiled, m, n, k, gated) -> None:
+    (kernel,) = compiled(launch, m, n, k, gated)
+    kernel.check()
+    assert kernel.wgmma
+    assert not kernel.mma
+    assert kernel.async_copies_16b >= 16
+    assert kernel.shared_bytes <= 112 * 1024, "two programs should share a multiprocessor"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("n", "k"), [(4096, 4096), (6144, 4096), (4096, 14336), (512, 896)])
+def test_on_a_gpu_a_row_does_not_feel_how_wide_the_product_is(n: int, k: int) -> None:
+    device = torch.device("cuda")
+    scratch = Scratch(device)
+    x, weight = (t.to(device) for t in inputs(64, n, k, torch.bfloat16))
+    together = skinny_gemm(x, weight, scratch)
+    torch.testing.assert_close(together, reference_skinny_gemm(x, weight), atol=2e-2, rtol=2e-2)
+    for m in (1, 2, 16, 17, 33):
+        for first in (0, 64 - m):
+            rows = slice(first, first + m)
+            assert torch.equal(skinny_gemm(x[rows], weight, scratch), together[rows]), (m, first)
