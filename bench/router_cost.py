@@ -1,10 +1,10 @@
 """What a routing decision costs: every policy, with 8, 100 and 1,000 workers, for prompts of 8,192 tokens.
 
 The real reception without sockets. Prompts share a system prompt and, four of five, most of a conversation with an earlier one.
-*Naming* goes from the list of tokens to the names of the prompt's prefixes, *deciding* from there to the chosen worker through
-ledger and prefix index; both together are the *decision*. *Recording* charges the ledger and remembers the prefixes, before
-the next request can be decided. `dualmap, late` is the worst case, every worker being later than promised, so that each
-decision looks beyond the pair.
+*Checking* makes numbers of the tokenizer's list and looks whether they are in the vocabulary. *Naming* goes from these to the
+names of the prompt's prefixes, *deciding* from there to the chosen worker through ledger and prefix index; both together are
+the *decision*. *Recording* charges the ledger and remembers the prefixes, before the next request can be decided.
+`dualmap, late` is the worst case, every worker being later than promised, so that each decision looks beyond the pair.
 
 Times are those of this thread on its core, startup being spared from the garbage collector as in production. Others on the
 machine slow them down all the same, so rows are measured several times, in turns, each beside a loop of 1,000 multiplications
@@ -41,6 +41,7 @@ from tercet.router.errand import Errand
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Rank
 from tercet.router.pool import Peer, Roster
+from tercet.router.preparation import known_numbers
 from tercet.router.reception import Reception
 from tercet.simulator.entrance import Acquaintance
 from tercet.simulator.timeline import Timeline
@@ -53,6 +54,7 @@ CONVERSATIONS = 200
 LATE = "dualmap, late"
 
 MEDIANS = (
+    "checking_us_p50",
     "naming_us_p50",
     "deciding_us_p50",
     "recording_us_p50",
@@ -60,6 +62,7 @@ MEDIANS = (
     "whole_us_p50",
 )
 COLUMNS = {
+    "checking": "checking_us_p50",
     "naming": "naming_us_p50",
     "deciding": "deciding_us_p50",
     "recording": "recording_us_p50",
@@ -71,7 +74,7 @@ COLUMNS = {
     "p99  ": "reference_us_p99",
     "collector": "collection_us_max",
 }
-WIDTH = 140
+WIDTH = 150
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,14 @@ class Row:
     policy: str
     workers: int
     decisions: int
+    checking_us_p50: float
     naming_us_p50: float
     deciding_us_p50: float
     recording_us_p50: float
     decision_us_p50: float
     decision_us_p99: float
     whole_us_p50: float
-    """Naming, deciding and recording together."""
+    """Checking, naming, deciding and recording together."""
     whole_us_p99: float
     reference_us_p50: float
     """Of 1,000 multiplications in plain Python meanwhile."""
@@ -101,6 +105,7 @@ class Row:
 
 
 class Times(NamedTuple):
+    checking_ns: int
     naming_ns: int
     deciding_ns: int
     recording_ns: int
@@ -112,7 +117,7 @@ class Times(NamedTuple):
 
     @property
     def whole_ns(self) -> int:
-        return self.decision_ns + self.recording_ns
+        return self.checking_ns + self.decision_ns + self.recording_ns
 
 
 class Pauses:
@@ -184,7 +189,9 @@ class Desk:
         self._clock.call_later(0.01, lambda: None)
         self._clock.run(lambda: True)
         begun = time.thread_time_ns()
-        errand = Errand(spec, reception.prefix(spec), slot)
+        numbers = known_numbers(prompt, VOCABULARY)
+        checked = time.thread_time_ns()
+        errand = Errand(spec, reception.prefix(spec, numbers), slot)
         named = time.thread_time_ns()
         ask = errand.ask(0, self._clock.now_s(), Rank(due_s=self._clock.now_s() + 0.5))
         route = dispatch.plan(ask, frozenset())
@@ -196,7 +203,7 @@ class Desk:
         if len(self._open) > self._workers // 2:
             self._open.popleft().close()
         escaped = route.choice.reason == PairReason.ESCAPE
-        return Times(named - begun, decided - named, after - decided, escaped)
+        return Times(checked - begun, named - checked, decided - named, after - decided, escaped)
 
     def memory_bytes(self) -> int:
         return size_of(self._reception)
@@ -284,6 +291,7 @@ def measure(name: str, workers: int, decisions: int) -> Row:
         policy=name,
         workers=workers,
         decisions=len(times),
+        checking_us_p50=statistics.median(t.checking_ns for t in times) / 1e3,
         naming_us_p50=statistics.median(t.naming_ns for t in times) / 1e3,
         deciding_us_p50=statistics.median(t.deciding_ns for t in times) / 1e3,
         recording_us_p50=statistics.median(t.recording_ns for t in times) / 1e3,

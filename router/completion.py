@@ -4,6 +4,7 @@ Owns one task a choice. Knows neither tokenising nor any API; errors come throug
 """
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,6 +36,8 @@ class Part:
     """One choice and the generation it is made of."""
 
     spec: RequestSpec
+    numbers: "array[int]"
+    """Its prompt, as `tercet.router.prefix_names` makes it."""
     choice: Choice
     counts_prompt: bool
     """True for the first choice of each prompt."""
@@ -141,7 +144,11 @@ class Completion:
     async def _generate(self, part: Part) -> None:
         choice = part.choice
         async with self._source.generate(
-            part.spec, deadline_s=self._deadline_s, session=self._session, tenant=self._tenant
+            part.spec,
+            numbers=part.numbers,
+            deadline_s=self._deadline_s,
+            session=self._session,
+            tenant=self._tenant,
         ) as stream:
             self._streams[choice.index] = stream
             if part.echo:

@@ -1,6 +1,7 @@
 """A token source that plays from a script, in place of a front door and its workers: for tests and for measuring."""
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -153,10 +154,12 @@ class FakeSource:
         self,
         spec: RequestSpec,
         *,
+        numbers: "array[int] | None" = None,
         deadline_s: float | None = None,
         session: str = "",
         tenant: str = "",
     ) -> AsyncIterator[FakeStream]:
+        assert numbers is None or numbers.tolist() == spec.prompt
         self.specs.append(spec)
         self.sessions.append(session)
         self.tenants.append(tenant)

@@ -6,6 +6,7 @@ Ray; it belongs to one event loop.
 
 import asyncio
 import random
+from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVarTuple
@@ -108,6 +109,7 @@ class FrontDoor:
         self,
         spec: RequestSpec,
         *,
+        numbers: "array[int] | None" = None,
         deadline_s: float | None = None,
         session: str = "",
         tenant: str = "",
@@ -116,11 +118,12 @@ class FrontDoor:
 
         Entering waits for a place and a worker. Raises `Overloaded` when there is no place, or every worker refuses, for
         too long; `NoWorkers` when none can be asked for too long; `DeadlineExceeded` when `deadline_s`, counted from this
-        call, is over. `session` names a conversation, for policies and records; `tenant` who asks, for records.
+        call, is over. `session` names a conversation, for policies and records; `tenant` who asks, for records. `numbers` is
+        the prompt as `numbers_of` makes it, for who has it.
         """
         now_s = self._clock.now_s()
         tally = Tally(spec.id, len(spec.prompt), now_s, session, spec.priority, tenant)
-        with self._stay(spec, tally, deadline_s) as generation:
+        with self._stay(spec, tally, deadline_s, numbers) as generation:
             await generation.dispatched()
             yield generation
 
@@ -136,7 +139,11 @@ class FrontDoor:
 
     @contextmanager
     def _stay(
-        self, spec: RequestSpec, tally: Tally, deadline_s: float | None
+        self,
+        spec: RequestSpec,
+        tally: Tally,
+        deadline_s: float | None,
+        numbers: "array[int] | None",
     ) -> Iterator[Generation]:
         """Nothing of the request is left here, nor wanted anywhere, when this context ends."""
         if not self._open:
@@ -148,7 +155,7 @@ class FrontDoor:
         reception = self._reception
         with reception.ledger.slot() as slot:
             generation = Generation(lambda: pilot.record())
-            pilot = reception.admit(spec, slot, tally, generation, deadline_s)
+            pilot = reception.admit(spec, slot, tally, generation, deadline_s, numbers)
             self._serving[tally.request] = spec.id
             try:
                 yield generation

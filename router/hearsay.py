@@ -50,8 +50,8 @@ class Hearsay:
         granules = self._index.hits(self._granules(names))
         return {life: depth * self._blocks for life, depth in granules.items()}
 
-    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
-        return self._index.nearest(self._granules(names))
+    def nearest(self, names: Sequence[PrefixName], beyond: int = 0) -> Iterator[Life]:
+        return self._index.nearest(self._granules(names), beyond // self._blocks)
 
     def keep_only(self, lives: AbstractSet[Life]) -> None:
         self._index.keep_only(lives)

@@ -133,9 +133,9 @@ class Pool(Protocol):
     def find(self, worker: WorkerId) -> WorkerView | None:
         """The view of one worker; None while it may not be asked."""
 
-    def nearest(self) -> Iterator[WorkerView]:
-        """Who probably has some of the request cached and may be asked: the last worker of its conversation, then the others,
-        who has most first."""
+    def nearest(self, beyond_tokens: float = 0) -> Iterator[WorkerView]:
+        """Who probably has more than so much of the request cached and may be asked: the last worker of its conversation, then
+        the others, who has most first. Ends with the first one that has not; costs next to nothing if there is nobody."""
 
     def __iter__(self) -> Iterator[WorkerView]:
         """Everybody who may be asked."""

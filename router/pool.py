@@ -39,8 +39,8 @@ class Glance(Protocol):
 
     def one(self, peer: Peer) -> WorkerView: ...
     def everybody(self, peers: Iterator[Peer]) -> Iterator[WorkerView]: ...
-    def holders(self) -> Iterable[WorkerId]:
-        """Of all pools, who has most of the request cached first."""
+    def holders(self, beyond_tokens: float) -> Iterable[WorkerId]:
+        """Of all pools, who has most of the request cached first; nobody after the last who has more than so much."""
 
 
 class LivePool:
@@ -61,9 +61,13 @@ class LivePool:
             return None
         return self._glance.one(session)
 
-    def nearest(self) -> Iterator[WorkerView]:
-        found = map(self.find, self._glance.holders())
-        return (view for view in found if view is not None and view.hit_tokens)
+    def nearest(self, beyond_tokens: float = 0) -> Iterator[WorkerView]:
+        for worker in self._glance.holders(beyond_tokens):
+            view = self.find(worker)
+            if view is not None:
+                if view.hit_tokens <= beyond_tokens:
+                    return
+                yield view
 
     def __iter__(self) -> Iterator[WorkerView]:
         return self._glance.everybody(filter(self._may_ask, self._roster.sessions.values()))
@@ -82,8 +86,8 @@ class ListedPool:
     def find(self, worker: WorkerId) -> WorkerView | None:
         return self._views.get(worker)
 
-    def nearest(self) -> Iterator[WorkerView]:
-        holders = [view for view in self if view.hit_tokens]
+    def nearest(self, beyond_tokens: float = 0) -> Iterator[WorkerView]:
+        holders = [view for view in self if view.hit_tokens > beyond_tokens]
         return iter(sorted(holders, key=lambda view: -view.hit_tokens))
 
     def __iter__(self) -> Iterator[WorkerView]:

@@ -16,9 +16,11 @@ Whoever has seen a prefix has seen all shorter ones, and nobody is forgotten in 
 along a prompt and the longest prefix of a worker is found by bisection, first of the steps and then of the blocks after them.
 """
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from typing import cast
 
 from tercet.blocks import HashDomain
 from tercet.router.ledger import Life
@@ -37,6 +39,8 @@ class PrefixIndex:
         self._seen: OrderedDict[PrefixName, int] = OrderedDict()
         self._bits: dict[Life, int] = {}
         self._lives: dict[int, Life] = {}
+        self._everybody = 0
+        """The mask of all who have a bit."""
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -53,17 +57,23 @@ class PrefixIndex:
         steps = self._depth(bit, names, step, 0, len(names) // step)
         return self._depth(bit, names, 1, steps * step, min(steps * step + step - 1, len(names)))
 
-    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
-        """Who has seen any of `names`, who has seen most first; costs as much as is taken of it."""
-        for _, mask in self._groups(names):
+    def nearest(self, names: Sequence[PrefixName], beyond: int = 0) -> Iterator[Life]:
+        """Who has seen more than `beyond` of `names`, who has seen most first; costs as much as is taken of it."""
+        steps = (beyond + 1) // self._step
+        if beyond >= len(names) or (steps and names[steps * self._step - 1] not in self._seen):
+            return
+        for depth, mask in self._groups(names):
+            if depth <= beyond:
+                return
             yield from self._of(mask)
 
     def record(self, life: Life, names: Sequence[PrefixName]) -> None:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:
-            bit = self._bits[life] = self._free_bit()
-            self._lives[bit] = life
+            everybody = self._everybody
+            bit = self._bits[life] = ~everybody & (everybody + 1)  # the lowest that is free
+            self._lives[bit], self._everybody = life, everybody | bit
         seen, step = self._seen, self._step
         pop = seen.pop
         end = max(0, len(names) // step - 1) * step
@@ -89,6 +99,7 @@ class PrefixIndex:
         if bit is None:
             return
         del self._lives[bit]
+        self._everybody ^= bit
         for name, mask in list(self._seen.items()):
             if mask == bit:
                 del self._seen[name]
@@ -103,8 +114,8 @@ class PrefixIndex:
 
     def _groups(self, names: Sequence[PrefixName]) -> Iterator[tuple[int, int]]:
         """How many leading blocks of `names` are seen and the mask of those who have seen exactly these, most first."""
-        step, everybody = self._step, sum(self._bits.values())
-        for steps, some in self._deepest_first(everybody, names[step - 1 :: step]):
+        step = self._step
+        for steps, some in self._deepest_first(self._everybody, names[step - 1 :: step]):
             start = steps * step
             for blocks, mask in self._deepest_first(some, names[start : start + step - 1]):
                 if start + blocks:
@@ -134,10 +145,6 @@ class PrefixIndex:
                 high = middle
         return low
 
-    def _free_bit(self) -> int:
-        taken = sum(self._bits.values())
-        return ~taken & (taken + 1)
-
     def _of(self, mask: int) -> Iterator[Life]:
         while mask:
             bit = mask & -mask
@@ -148,18 +155,24 @@ class PrefixIndex:
 class Prefix:
     """The names of one request's prefixes: the prompt's are computed once, the output's when somebody asks."""
 
-    def __init__(self, prompt: Sequence[int], block_tokens: int, domain: HashDomain) -> None:
-        self.block_tokens = block_tokens
-        self._prompt, self._root = prompt, root_of(domain)
-        self.names = prefix_names(prompt, block_tokens, self._root)
+    names: Sequence[PrefixName]
+
+    def __init__(
+        self, prompt: "Sequence[int] | array[int]", block_tokens: int, domain: HashDomain
+    ) -> None:
+        self.block_tokens, self._root = block_tokens, root_of(domain)
+        self._named = prefix_names(prompt, block_tokens, self._root)
+        self.names = cast("Sequence[PrefixName]", self._named)
+        self._rest = prompt[self.tokens(len(self.names)) :]
+        """Tokens of the prompt that have no name yet."""
 
     def tokens(self, blocks: int) -> int:
         """How many tokens so many blocks are."""
         return blocks * self.block_tokens
 
-    def extended(self, output: Sequence[int]) -> list[PrefixName]:
+    def extended(self, output: Sequence[int]) -> Sequence[PrefixName]:
         """The names of prompt and output together."""
-        known = self.tokens(len(self.names))
         parent = self.names[-1] if self.names else self._root
-        rest = [*self._prompt[known:], *output]
-        return self.names + prefix_names(rest, self.block_tokens, parent, known)
+        position = self.tokens(len(self.names))
+        more = prefix_names([*self._rest, *output], self.block_tokens, parent, position)
+        return cast("Sequence[PrefixName]", self._named + more)

@@ -15,6 +15,7 @@ from tercet.router.call import Call, ChatPrompt, ContextExceeded, Prompt, TextPr
 from tercet.router.chat import ChatTemplate
 from tercet.router.choice import Choice
 from tercet.router.completion import Part
+from tercet.router.prefix_names import numbers_of
 from tercet.router.tokenizer import Tokenizer
 
 
@@ -46,12 +47,13 @@ class Preparation:
         for prompt in call.prompts:
             tokens = await self._tokens(prompt)
             field = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
-            sampling = self._fit(call.sampling, tokens, field)
+            numbers = self._checked(field, tokens)
+            sampling = self._fit(call.sampling, len(tokens), field)
             echo = self._echo(prompt, tokens) if call.echo else ""
             for nth in range(call.choices):
                 spec = _spec(call, next(names), tokens, _with_seed(sampling, nth))
                 choice = Choice(len(parts), self._tokenizer, sampling, call.stop)
-                parts.append(Part(spec, choice, counts_prompt=nth == 0, echo=echo))
+                parts.append(Part(spec, numbers, choice, counts_prompt=nth == 0, echo=echo))
         return parts
 
     async def _tokens(self, prompt: Prompt) -> list[int]:
@@ -70,36 +72,41 @@ class Preparation:
     def _echo(self, prompt: Prompt, tokens: list[int]) -> str:
         return prompt.text if isinstance(prompt, TextPrompt) else self._tokenizer.decode(tokens)
 
-    def _fit(self, sampling: Sampling, tokens: list[int], field: str) -> Sampling:
-        """Sampling with a definite `max_tokens`."""
-        if not tokens:
-            raise InvalidRequest(field, "has no tokens")
-        self._check_ids(field, tokens)
+    def _fit(self, sampling: Sampling, tokens: int, field: str) -> Sampling:
+        """Sampling with a definite `max_tokens`, after a prompt of so many."""
         self._check_ids("logit_bias", list(sampling.logit_bias))
         self._check_ids("stop_token_ids", list(sampling.stop_token_ids))
         context = self._model.context_tokens_max
-        room = context - len(tokens)
+        room = context - tokens
         wanted = sampling.max_tokens or max(1, room, sampling.min_tokens)
         if wanted > room:
-            raise ContextExceeded(field, context, len(tokens), wanted)
+            raise ContextExceeded(field, context, tokens, wanted)
         if sampling.min_tokens > wanted:
             raise InvalidRequest("min_tokens", f"is more than max_tokens, {wanted}")
         return msgspec.structs.replace(sampling, max_tokens=wanted)
 
-    def _check_ids(self, field: str, ids: list[int]) -> None:
+    def _checked(self, field: str, tokens: list[int]) -> "array[int]":
+        """The prompt as the router wants it."""
+        if not tokens:
+            raise InvalidRequest(field, "has no tokens")
+        return self._check_ids(field, tokens)
+
+    def _check_ids(self, field: str, ids: list[int]) -> "array[int]":
         size = self._model.vocabulary_size
-        if ids and not _all_below(size, ids):
+        numbers = known_numbers(ids, size)
+        if numbers is None:
             raise InvalidRequest(field, f"has a token id outside 0 to {size - 1}")
+        return numbers
 
 
-def _all_below(size: int, ids: list[int]) -> bool:
-    """Whether all of at least one are from 0 to `size` - 1; a fifth of the time that `min` and `max` of a list take."""
-    numbers = array("Q")
+def known_numbers(ids: list[int], vocabulary_size: int) -> "array[int] | None":
+    """Token ids as numbers; None if one is outside the vocabulary. A fifth of the time that `min` and `max` of a list take."""
     try:
-        numbers.fromlist(ids)
-    except OverflowError:  # one is negative, or has more than 64 bits
-        return False
-    return int(np.frombuffer(numbers, dtype=np.uint64).max()) < size
+        numbers = numbers_of(ids)
+    except OverflowError:  # one is negative, or has more than 32 bits
+        return None
+    known = not ids or int(np.frombuffer(numbers, dtype=np.uint32).max()) < vocabulary_size
+    return numbers if known else None
 
 
 def _spec(call: Call, name: RequestId, tokens: list[int], sampling: Sampling) -> RequestSpec:

@@ -6,6 +6,7 @@ owned by one of these two.
 """
 
 import logging
+from array import array
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -70,6 +71,7 @@ class Reception:
         self.index = PrefixIndex(names_max, step) if index is None else index
         self.hearsay = Hearsay(names_max, block_tokens)
         self._config, self._seating, self._clock, self._timers = config, seating, clock, timers
+        self._block_tokens = block_tokens
         lines, self._fair = Lines(), FairShare(config.front_door.limits.weight)
         sight = Sight(seating, self.ledger, self.index, self.hearsay, lines)
         self._dispatch = Dispatch(routes_of(config, dice), sight, self.ledger, lambda: seating)
@@ -86,10 +88,19 @@ class Reception:
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def admit(
-        self, spec: RequestSpec, slot: Slot, tally: Tally, sink: Sink, deadline_s: float | None
+        self,
+        spec: RequestSpec,
+        slot: Slot,
+        tally: Tally,
+        sink: Sink,
+        deadline_s: float | None,
+        numbers: "array[int] | None" = None,
     ) -> Pilot:
-        """Take a request in; `deadline_s` is how long its answer is of any use. It leaves by `release`."""
-        errand = Errand(spec, self.prefix(spec), slot, tally.session)
+        """Take a request in; `deadline_s` is how long its answer is of any use. It leaves by `release`.
+
+        `numbers` is the prompt, for who has it as `numbers_of` makes it.
+        """
+        errand = Errand(spec, self.prefix(spec, numbers), slot, tally.session)
         ticket = self._ticket(errand, tally, deadline_s)
         router, door = self._config.router, self._config.front_door
         flight = Flight(spec, replays_max=router.replays_max, wait_s_max=door.queue_wait_s_max)
@@ -118,10 +129,10 @@ class Reception:
             raise MoveRefused("no such request runs here", known=False)
         return pilot.relocate(to)
 
-    def prefix(self, spec: RequestSpec) -> Prefix:
+    def prefix(self, spec: RequestSpec, numbers: "array[int] | None" = None) -> Prefix:
         """The names of the prompt's prefixes; a trace has them without tokens."""
-        block_tokens = self._config.engine_of(Role.DECODE).block_tokens
-        return Prefix(spec.prompt, block_tokens, spec.hash_domain)
+        prompt = spec.prompt if numbers is None else numbers
+        return Prefix(prompt, self._block_tokens, spec.hash_domain)
 
     def _ticket(self, errand: Errand, tally: Tally, deadline_s: float | None) -> Ticket:
         slo, now_s = self._config.slo, self._clock.now_s()

@@ -111,13 +111,13 @@ class Sight:
             hits[life] = max(blocks, hits.get(life, 0))
         return hits
 
-    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
-        """Each where it comes first, and that is by the better of both."""
+    def nearest(self, names: Sequence[PrefixName], beyond: int) -> Iterator[Life]:
+        """Who has more than `beyond` leading blocks; each where it comes first, and that is by the better of both."""
         if not len(self._hearsay):
-            yield from self._index.nearest(names)
+            yield from self._index.nearest(names, beyond)
             return
         told: set[Life] = set()
-        ours, theirs = by_hit(self._index, names), by_hit(self._hearsay, names)
+        ours, theirs = by_hit(self._index, names, beyond), by_hit(self._hearsay, names, beyond)
         for _, life in heapq.merge(ours, theirs, key=itemgetter(0), reverse=True):
             if life not in told:
                 told.add(life)
@@ -146,14 +146,17 @@ class Glance:
             life = life_of(peer.endpoint)
             yield sight.view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
 
-    def holders(self) -> Iterator[WorkerId]:
-        homes = self._homes
-        yield from (worker for worker, _ in homes)
-        for life in self._sight.nearest(self._ask.names):
+    def holders(self, beyond_tokens: float) -> Iterator[WorkerId]:
+        homes, ask = self._homes, self._ask
+        for worker, _ in homes:
+            yield worker
+        for life in self._sight.nearest(ask.names, int(beyond_tokens // ask.block_tokens)):
             if life not in homes:
                 yield life[0]
 
 
-def by_hit(known: PrefixIndex | Hearsay, names: Sequence[PrefixName]) -> Iterator[tuple[int, Life]]:
-    """Who has seen any of `names`, with how many blocks; who has seen most first."""
-    return ((known.hit(life, names), life) for life in known.nearest(names))
+def by_hit(
+    known: PrefixIndex | Hearsay, names: Sequence[PrefixName], beyond: int
+) -> Iterator[tuple[int, Life]]:
+    """Who has seen more than `beyond` of `names`, with how many blocks; who has seen most first."""
+    return ((known.hit(life, names), life) for life in known.nearest(names, beyond))

@@ -3,6 +3,7 @@
 The front door is the real one; `fake_source.py` plays it from a script. Nothing here knows how tokens come about.
 """
 
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -47,12 +48,13 @@ class Exposition(Protocol):
 
 class TokenSource(Protocol):
     """Generates tokens. Entering a generation waits for a place and may raise Overloaded or NoWorkers; leaving it
-    cancels whatever still runs of it."""
+    cancels whatever still runs of it. `numbers` is the prompt once more, see `tercet.router.prefix_names`."""
 
     def generate(
         self,
         spec: RequestSpec,
         *,
+        numbers: "array[int] | None" = None,
         deadline_s: float | None = None,
         session: str = "",
         tenant: str = "",

@@ -62,8 +62,9 @@ class DualMap:
         best = max(pair, key=lambda scored: scored.view.hit_tokens)
         if 2 * best.view.hit_tokens >= ask.tokens:
             return None
-        view = next(pool.nearest(), None)
-        if view is None or view.suspect or view.hit_tokens <= best.view.hit_tokens:
+        useful_tokens = best.view.hit_tokens + self._judge.useful_tokens(ask)
+        view = next(pool.nearest(useful_tokens), None)
+        if view is None or view.suspect:
             return None
         third = self._judge.score(ask, view)
         verdict = self._judge.decide(ask, third, best)

@@ -47,6 +47,9 @@ class Judge(Protocol):
 
     def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict: ...
 
+    def useful_tokens(self, ask: Ask) -> float:
+        """By how much more has to be cached for affinity to count."""
+
     def good_enough(self, ask: Ask, scored: Scored) -> bool:
         """Whether there is no need to look at workers outside the pair."""
 
@@ -64,11 +67,14 @@ class Affinity:
     hit_tokens_min: int
     hit_share_min: float
 
+    def floor_tokens(self, ask: Ask) -> float:
+        """More than this is usefully more."""
+        return min(self.hit_tokens_min, self.hit_share_min * ask.tokens)
+
     def nearer(self, ask: Ask, one: Scored, other: Scored) -> Scored | None:
         """The one that has usefully more of the prompt cached, if there is one."""
         more = one.view.hit_tokens - other.view.hit_tokens
-        floor = min(self.hit_tokens_min, self.hit_share_min * ask.tokens)
-        if abs(more) <= floor:
+        if abs(more) <= self.floor_tokens(ask):
             return None
         return one if more > 0 else other
 
@@ -86,6 +92,9 @@ class SloJudge:
     def score(self, ask: Ask, view: WorkerView) -> Scored:
         cost_tokens = float(view.miss_tokens(ask) + view.ahead_tokens)
         return Scored(view, cost_tokens, self.forecast.ttft_s(ask, view))
+
+    def useful_tokens(self, ask: Ask) -> float:
+        return self.affinity.floor_tokens(ask)
 
     def decide(self, ask: Ask, one: Scored, other: Scored) -> Verdict:
         near = self.affinity.nearer(ask, one, other)

@@ -1,7 +1,9 @@
 """A simulated front door: the real reception, and in place of sockets messages that arrive later on the timeline."""
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from msgspec import structs
 
@@ -67,12 +69,13 @@ class NamedPrefix(Prefix):
 
     def __init__(self, arrival: Arrival, block_tokens: int) -> None:
         self.block_tokens, self._arrival = block_tokens, arrival
-        self.names = [PrefixName(name) for name in arrival.names]
+        self.names = cast("tuple[PrefixName, ...]", arrival.names)
 
-    def extended(self, output: Sequence[int]) -> list[PrefixName]:
-        blocks = (self._arrival.prompt_tokens + len(output)) // self.block_tokens
-        rest = self._arrival.continued[len(self.names) : blocks]
-        return self.names + [PrefixName(name) for name in rest]
+    def extended(self, output: Sequence[int]) -> Sequence[PrefixName]:
+        arrival = self._arrival
+        blocks = (arrival.prompt_tokens + len(output)) // self.block_tokens
+        rest = arrival.continued[len(arrival.names) : blocks]
+        return cast("tuple[PrefixName, ...]", arrival.names + rest)
 
 
 class TracedReception(Reception):
@@ -80,9 +83,8 @@ class TracedReception(Reception):
 
     book: Book
 
-    def prefix(self, spec: RequestSpec) -> Prefix:
-        block_tokens = self._config.engine_of(Role.DECODE).block_tokens
-        return NamedPrefix(self.book[spec.id], block_tokens)
+    def prefix(self, spec: RequestSpec, numbers: "array[int] | None" = None) -> Prefix:
+        return NamedPrefix(self.book[spec.id], self._block_tokens)
 
 
 class Visit:

@@ -55,8 +55,8 @@ class ToldIndex(PrefixIndex):
         lives = ((m.endpoint.worker, m.endpoint.incarnation) for m in self._machines.values())
         return {life: hit for life in lives if (hit := self.hit(life, names))}
 
-    def nearest(self, names: Sequence[PrefixName]) -> Iterator[Life]:
-        hits = self.hits(names)
+    def nearest(self, names: Sequence[PrefixName], beyond: int = 0) -> Iterator[Life]:
+        hits = {life: hit for life, hit in self.hits(names).items() if hit > beyond}
         return iter(sorted(hits, key=lambda life: -hits[life]))
 
     def record(self, life: Life, names: Sequence[PrefixName]) -> None:

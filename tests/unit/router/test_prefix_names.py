@@ -2,11 +2,12 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.blocks import HashDomain
-from tercet.router.prefix_names import PrefixName, mix, prefix_names, root_of
+from tercet.router.prefix_names import PrefixName, mix, numbers_of, prefix_names, root_of
 
 ROOT = root_of(HashDomain())
 tokens_lists = st.lists(st.integers(0, 2**32 - 1), max_size=70)
@@ -24,7 +25,7 @@ def test_names_agree_exactly_as_far_as_the_tokens_do(one: list[int], other: list
 def test_a_prompt_can_be_named_in_parts(tokens: list[int], blocks: int) -> None:
     whole = prefix_names(tokens, 4, ROOT)
     cut = min(blocks, len(whole))
-    parent = whole[cut - 1] if cut else ROOT
+    parent = PrefixName(whole[cut - 1]) if cut else ROOT
     assert whole[:cut] + prefix_names(tokens[4 * cut :], 4, parent, 4 * cut) == whole
 
 
@@ -58,10 +59,15 @@ def test_prompts_that_differ_little_never_collide() -> None:
 
 def test_names_outlive_their_process() -> None:
     """Front doors are replaced one by one and must agree; whoever changes the function changes this line knowingly."""
-    assert prefix_names([1, 2, 3, 4], 2, PrefixName(0)) == [
-        1129044178771627325,
-        393848772012764186,
-    ]
+    names = [1129044178771627325, 393848772012764186]
+    assert list(prefix_names([1, 2, 3, 4], 2, PrefixName(0))) == names
+    assert list(prefix_names(numbers_of([1, 2, 3, 4, 5]), 2, PrefixName(0))) == names
+
+
+def test_what_is_no_token_id_is_no_number() -> None:
+    for wrong in (-1, 2**32):
+        with pytest.raises(OverflowError):
+            numbers_of([0, wrong])
 
 
 def test_mix_spreads_neighbours_over_all_bits() -> None:

@@ -49,8 +49,8 @@ class Glass:
         self.found.append(worker)
         return self.pool.find(worker)
 
-    def nearest(self) -> Iterator[WorkerView]:
-        return self.pool.nearest()
+    def nearest(self, beyond_tokens: float = 0) -> Iterator[WorkerView]:
+        return self.pool.nearest(beyond_tokens)
 
     def __iter__(self) -> Iterator[WorkerView]:
         for view in self.pool:

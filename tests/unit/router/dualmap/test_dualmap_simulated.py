@@ -70,8 +70,8 @@ class Pool:
     def find(self, worker: WorkerId) -> WorkerView:
         return self.machines[worker].view(self.names, self.now_s)
 
-    def nearest(self) -> Iterator[WorkerView]:
-        holders = [view for view in self if view.hit_tokens]
+    def nearest(self, beyond_tokens: float = 0) -> Iterator[WorkerView]:
+        holders = [view for view in self if view.hit_tokens > beyond_tokens]
         return iter(sorted(holders, key=lambda view: -view.hit_tokens))
 
     def __iter__(self) -> Iterator[WorkerView]:
