@@ -21,7 +21,6 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +37,7 @@ from tercet.role import Role
 from tercet.router.collector import spare_startup
 from tercet.router.dualmap import PairReason
 from tercet.router.errand import Errand
+from tercet.router.ledger import Slot
 from tercet.router.policies import POLICIES
 from tercet.router.policy import Rank
 from tercet.router.pool import Peer, Roster
@@ -179,13 +179,12 @@ class Desk:
         seats = Seats(workers, pending_tokens=100)
         self._reception = Reception(config, seats, self._clock, self._clock, random.Random(1))
         self._workers = workers
-        self._open: deque[ExitStack] = deque()
+        self._open: deque[Slot] = deque()
 
     def serve(self, number: int, prompt: list[int]) -> Times:
         reception, dispatch = self._reception, self._reception.dispatch
         spec = RequestSpec(RequestId(f"r{number}"), prompt, Sampling())
-        stack = ExitStack()
-        slot = stack.enter_context(reception.ledger.slot())
+        slot = reception.ledger.slot()
         self._clock.call_later(0.01, lambda: None)
         self._clock.run(lambda: True)
         begun = time.thread_time_ns()
@@ -199,9 +198,9 @@ class Desk:
         assert route is not None
         dispatch.send(errand, ask, route)
         after = time.thread_time_ns()
-        self._open.append(stack)
+        self._open.append(slot)
         if len(self._open) > self._workers // 2:
-            self._open.popleft().close()
+            self._leave()
         escaped = route.choice.reason == PairReason.ESCAPE
         return Times(checked - begun, named - checked, decided - named, after - decided, escaped)
 
@@ -210,7 +209,11 @@ class Desk:
 
     def close(self) -> None:
         while self._open:
-            self._open.popleft().close()
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._open.popleft():
+            pass
 
 
 def size_of(root: object) -> int:

@@ -7,7 +7,9 @@ although the last report still says so. Knows nothing of links and clocks; a slo
 
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
+
+import msgspec
 
 from tercet.ids import Incarnation, WorkerId
 from tercet.wire import Endpoint, LoadReport
@@ -23,9 +25,11 @@ def life_of(endpoint: Endpoint) -> Life:
     return endpoint.worker, endpoint.incarnation
 
 
-class Standing(NamedTuple):
-    """What is known of a worker besides its last report."""
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a worker: its last report, corrected by what we know better."""
 
+    pending_tokens: int
+    """Prompt tokens it still has to compute."""
     context_tokens: int
     """Sum of the lengths of the requests there: of all front doors' by its report, or of ours if that is more."""
     outstanding: int
@@ -36,9 +40,9 @@ class Standing(NamedTuple):
     """The same of their lengths."""
 
 
-@dataclass(eq=False, slots=True)
-class Charge:
-    """One dispatch to one worker."""
+class Charge(msgspec.Struct, eq=False, gc=False):
+    """One dispatch to one worker. Like a slot it is no business of the garbage collector's, whose pauses grow with what is
+    kept for a request."""
 
     life: Life
     tokens: int
@@ -170,20 +174,21 @@ class Ledger:
         """
         reported = report.pending_prefill_tokens if report is not None else 0
         account = self._accounts.get(life_of(worker))
-        if account is None:
-            return max(0, reported - computed_tokens)
-        over_tokens = account.overreported_tokens
-        if computed_tokens:
-            over_tokens = max(over_tokens - account.begun_tokens, computed_tokens)
-        return max(0, reported - over_tokens) + account.unreported_tokens
+        return _pending_tokens(account, reported, computed_tokens)
 
-    def standing(self, worker: Endpoint, report: LoadReport | None) -> Standing:
-        """All but the pending tokens."""
-        reported = report.context_tokens if report is not None else 0
+    def standing(
+        self, worker: Endpoint, report: LoadReport | None, computed_tokens: int = 0
+    ) -> Standing:
+        """All of it; `computed_tokens` as above."""
+        pending = reported = 0
+        if report is not None:
+            pending, reported = report.pending_prefill_tokens, report.context_tokens
         account = self._accounts.get(life_of(worker))
+        pending = _pending_tokens(account, pending, computed_tokens)
         if account is None:
-            return Standing(reported, 0, 0, 0)
+            return Standing(pending, reported, 0, 0, 0)
         return Standing(
+            pending,
             max(reported - account.overreported_context_tokens, account.context_tokens),
             len(account.charges),
             len(account.unsettled) - account.overreported_requests,
@@ -233,12 +238,20 @@ class Ledger:
             del self._accounts[life]
 
 
-class Slot:
+def _pending_tokens(account: Account | None, reported: int, computed_tokens: int) -> int:
+    if account is None:
+        return max(0, reported - computed_tokens)
+    over_tokens = account.overreported_tokens
+    if computed_tokens:
+        over_tokens = max(over_tokens - account.begun_tokens, computed_tokens)
+    return max(0, reported - over_tokens) + account.unreported_tokens
+
+
+class Slot(msgspec.Struct, eq=False, gc=False):
     """The charges of one request; leaving its context strikes out what is left, on every path."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._charges: dict[Life, Charge] = {}
+    _ledger: Ledger
+    _charges: dict[Life, Charge] = {}
 
     def __enter__(self) -> Self:
         return self

@@ -13,18 +13,17 @@ def view_of(
 
     With `token_s`, the time it takes for a token, what it has computed since its report is taken off the report.
     """
-    worker, report = peer.endpoint, peer.report
-    pending = pending_tokens(peer, ledger, now_s, token_s)
-    standing = ledger.standing(worker, report)
-    load_tokens = pending
+    worker, report, age_s = peer.endpoint, peer.report, peer.report_age_s(now_s)
+    standing = ledger.standing(worker, report, int(age_s / token_s) if token_s else 0)
+    load_tokens = standing.pending_tokens
     if worker.role is Role.DECODE:
         load_tokens += standing.context_tokens
     return WorkerView(
         endpoint=worker,
         report=report,
-        report_age_s=peer.report_age_s(now_s),
+        report_age_s=age_s,
         suspect=peer.suspect(now_s),
-        pending_tokens=pending,
+        pending_tokens=standing.pending_tokens,
         load_tokens=load_tokens,
         outstanding=standing.outstanding,
         hit_tokens=hit_tokens,

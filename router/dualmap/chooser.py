@@ -105,7 +105,7 @@ class DualMap:
 
     def _granules(self, ask: Ask) -> Sequence[PrefixName]:
         blocks = max(1, self._granule_tokens // ask.block_tokens)
-        return ask.names[blocks - 1 :: blocks]
+        return tuple(ask.names[blocks - 1 :: blocks])
 
     def _pair(self, key: int, pool: Pool) -> list[WorkerView]:
         """The views of the key's owners; who may not be asked is followed by the next one on the ring, as if it had left."""

@@ -12,6 +12,7 @@ chained names, so the tree that they form is a flat table: a name's parent is th
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 from tercet.ids import RequestId
 from tercet.router.prefix_names import PrefixName
@@ -54,7 +55,7 @@ class Hotness:
             return
         while len(self._window) >= self._window_requests:
             self._drop_oldest()
-        counted = tuple(prefixes[: self._depth_max])
+        counted = tuple(islice(prefixes, self._depth_max))
         self._window[request] = now_s, counted
         counts = self._counts
         for name in counted:
@@ -62,10 +63,12 @@ class Hotness:
 
     def depth(self, prefixes: Sequence[PrefixName], workers: int) -> int:
         """How many of the prefixes, shortest first, are too hot to be the key of a request on so many workers."""
-        for depth, name in enumerate(prefixes[: self._depth_max]):
+        depth = 0
+        for name in islice(prefixes, self._depth_max):
             if not self._is_grown(name, workers):
-                return depth
-        return min(len(prefixes), self._depth_max)
+                break
+            depth += 1
+        return depth
 
     def share(self, name: PrefixName) -> float:
         """The part of the window's requests that begin with this prefix."""

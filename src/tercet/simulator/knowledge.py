@@ -8,8 +8,10 @@ they are now.
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
+from msgspec import structs
+
 from tercet.ids import WorkerId
-from tercet.router.ledger import Ledger, Life
+from tercet.router.ledger import Ledger, Life, Standing
 from tercet.router.prefix_index import PrefixIndex
 from tercet.router.prefix_names import PrefixName
 from tercet.simulator.machine import Machine
@@ -32,6 +34,13 @@ class ReportsAlone(Ledger):
         self, worker: Endpoint, report: LoadReport | None, computed_tokens: int = 0
     ) -> int:
         return report.pending_prefill_tokens if report is not None else 0
+
+    def standing(
+        self, worker: Endpoint, report: LoadReport | None, computed_tokens: int = 0
+    ) -> Standing:
+        standing = super().standing(worker, report)
+        pending_tokens = self.pending_tokens(worker, report)
+        return structs.replace(standing, pending_tokens=pending_tokens)
 
 
 class ToldIndex(PrefixIndex):
