@@ -44,7 +44,7 @@ class FreenessReason(StrEnum):
     """Nobody has room: the best of all."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A worker with what follows from its view. `capacity_tokens` 0 stands for not known."""
 
     view: WorkerView

@@ -57,7 +57,7 @@ class LivePool:
 
     def find(self, worker: WorkerId) -> WorkerView | None:
         session = self._roster.sessions.get(worker)
-        if session is None or not self._may_ask(session):
+        if session is None or worker in self._exclude or not session.usable:
             return None
         return self._glance.one(session)
 

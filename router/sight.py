@@ -125,26 +125,36 @@ class Sight:
 
 
 class Glance:
-    """All workers as one request sees them; `homes` are those of its conversation, with the blocks that they have."""
+    """All workers as one request sees them at one moment; `homes` are those of its conversation, with the blocks that they
+    have. Who is looked at one by one is remembered: a policy may come back to them."""
 
-    __slots__ = ("_ask", "_homes", "_sight")
+    __slots__ = ("_ask", "_homes", "_sight", "_views")
 
     def __init__(self, sight: Sight, ask: Ask, homes: dict[Life, int]) -> None:
         self._sight, self._ask, self._homes = sight, ask, homes
+        self._views: dict[WorkerId, WorkerView] = {}
 
     def one(self, peer: Peer) -> WorkerView:
-        life = life_of(peer.endpoint)
-        blocks = self._sight.hit(life, self._ask.names)
-        if self._homes:
-            blocks = max(blocks, self._homes.get(life, 0))
-        return self._sight.view(peer, self._ask, blocks)
+        endpoint = peer.endpoint
+        view = self._views.get(endpoint.worker)
+        if view is None:
+            life = life_of(endpoint)
+            blocks = self._sight.hit(life, self._ask.names)
+            if self._homes:
+                blocks = max(blocks, self._homes.get(life, 0))
+            view = self._views[endpoint.worker] = self._sight.view(peer, self._ask, blocks)
+        return view
 
     def everybody(self, peers: Iterator[Peer]) -> Iterator[WorkerView]:
         sight, ask, homes = self._sight, self._ask, self._homes
-        hits = sight.hits(ask.names)
+        hits: dict[Life, int] | None = None
         for peer in peers:
-            life = life_of(peer.endpoint)
-            yield sight.view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
+            view = self._views.get(peer.endpoint.worker)
+            if view is None:
+                hits = sight.hits(ask.names) if hits is None else hits
+                life = life_of(peer.endpoint)
+                view = sight.view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
+            yield view
 
     def holders(self, beyond_tokens: float) -> Iterator[WorkerId]:
         homes, ask = self._homes, self._ask

@@ -69,15 +69,18 @@ class Ring:
     def walk(self, key: int, side: int) -> Iterator[WorkerId]:
         """All workers in the order in which one would follow the other as the key's owner, by hash `side` (0 or 1)."""
         owners, members = self._owners, len(self._members)
-        start = bisect_left(self._places, mix(key ^ _SIDES[side]))
-        met: set[WorkerId] = set()
-        for offset in range(len(owners)):
-            worker = owners[(start + offset) % len(owners)]
+        if not owners:
+            return
+        start = bisect_left(self._places, mix(key ^ _SIDES[side])) % len(owners)
+        yield owners[start]  # nearly always the only one who is asked for
+        met = {owners[start]}
+        for offset in range(start + 1, start + len(owners)):
+            if len(met) == members:
+                return
+            worker = owners[offset % len(owners)]
             if worker not in met:
                 met.add(worker)
                 yield worker
-                if len(met) == members:
-                    return
 
     def _points(self, worker: WorkerId) -> list[tuple[int, WorkerId]]:
         base = int.from_bytes(blake3(worker.encode()).digest(8))
