@@ -89,16 +89,20 @@ class Rate:
 
     def see(self, ask: Ask, reports: Iterable[LoadReport | None]) -> float:
         """The rate, after these reports of workers that are compared: the longest step and the mean pull among them."""
-        known = [report for report in reports if report is not None]
-        steps_s = [
-            _step_s(ask, report) for report in known if report.decode_coefficients != UNFITTED
-        ]
-        self._step_s = max(steps_s, default=self._step_s)
-        pulled_bytes = sum(report.pull_bytes for report in known if report.block_bytes)
+        step_s = pull_s = 0.0
+        pulled_bytes = block_bytes = 0
+        for report in reports:
+            if report is None:
+                continue
+            if report.decode_coefficients != UNFITTED:
+                step_s = max(step_s, _step_s(ask, report))
+            if report.block_bytes:
+                pulled_bytes += report.pull_bytes
+                pull_s += report.pull_s
+                block_bytes = max(block_bytes, report.block_bytes)
+        self._step_s = step_s or self._step_s
         if pulled_bytes:
-            seconds = sum(report.pull_s for report in known if report.block_bytes)
-            block_bytes = max(report.block_bytes for report in known)
-            self._pull_s = seconds / pulled_bytes * block_bytes / ask.block_tokens
+            self._pull_s = pull_s / pulled_bytes * block_bytes / ask.block_tokens
         measured = self._step_s > 0 and self._pull_s > 0
         return self._step_s / self._pull_s if measured else TOKENS_PER_STEP
 

@@ -112,7 +112,7 @@ class Steps:
             prefill_coefficients=self._pace.prefill_coefficients,
             decode_coefficients=self._pace.decode_coefficients,
             head_tokens=scheduler.head_tokens(),
-            urgent=sum(sequence.spec.priority > 0 for sequence in scheduler.running),
+            urgent=sum([sequence.spec.priority > 0 for sequence in scheduler.running]),
         )
 
     def check_integrity(self) -> None:
