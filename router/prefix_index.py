@@ -17,8 +17,7 @@ along a prompt and the longest prefix of a worker is found by bisection, first o
 """
 
 from array import array
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import cast
 
@@ -26,17 +25,29 @@ from tercet.blocks import HashDomain
 from tercet.router.ledger import Life
 from tercet.router.prefix_names import PrefixName, prefix_names, root_of
 
+_PLACES = 2**32 - 1
+"""The bits of a mask that count places and stand for no worker."""
+PLACES_MAX = 4
+"""Places in the queue for each name there may be. Who was not recorded among so many is forgotten though there is room."""
+LOOKS_MAX = 4096
+"""Places looked at in one go: 1 ms."""
 STEP_TOKENS = 64
 """A prompt of 8,192 tokens leaves 131 names instead of 512, and a worker computes the most that is overlooked in 3 ms."""
 
 
 class PrefixIndex:
-    """Name of a prefix → the workers that have seen it. One name stands for all tokens before its end."""
+    """Name of a prefix → the workers that have seen it. One name stands for all tokens before its end.
+
+    Names come into a queue whenever they are recorded, and one is forgotten with its last place there: the least recently used.
+    That takes a third less memory than a dict that keeps such an order, and the garbage collector does not walk along it.
+    """
 
     def __init__(self, names_max: int, step: int = 1) -> None:
         assert min(names_max, step) > 0, (names_max, step)
         self._names_max, self._step = names_max, step
-        self._seen: OrderedDict[PrefixName, int] = OrderedDict()
+        self._seen: dict[PrefixName, int] = {}
+        """Masks, with the number of further places in the queue; one may be empty."""
+        self._queue = Queue()
         self._bits: dict[Life, int] = {}
         self._lives: dict[int, Life] = {}
         self._everybody = 0
@@ -60,7 +71,9 @@ class PrefixIndex:
     def nearest(self, names: Sequence[PrefixName], beyond: int = 0) -> Iterator[Life]:
         """Who has seen more than `beyond` of `names`, who has seen most first; costs as much as is taken of it."""
         steps = (beyond + 1) // self._step
-        if beyond >= len(names) or (steps and names[steps * self._step - 1] not in self._seen):
+        if beyond >= len(names):
+            return
+        if steps and not self._seen.get(names[steps * self._step - 1], 0) & self._everybody:
             return
         for depth, mask in self._groups(names):
             if depth <= beyond:
@@ -71,27 +84,26 @@ class PrefixIndex:
         """`life` has, or will soon have, these leading blocks. The deepest are forgotten first."""
         bit = self._bits.get(life)
         if bit is None:
-            everybody = self._everybody
-            bit = self._bits[life] = ~everybody & (everybody + 1)  # the lowest that is free
-            self._lives[bit], self._everybody = life, everybody | bit
+            bit = self._bits[life] = self._free_bit()
+            self._lives[bit], self._everybody = life, self._everybody | bit
         seen, step = self._seen, self._step
-        pop = seen.pop
+        known = seen.get
         end = max(0, len(names) // step - 1) * step
         remembered = [*names[step - 1 : end : step], *names[end:]]
-        for name in reversed(remembered):
-            seen[name] = pop(name, 0) | bit
-        while len(seen) > self._names_max:
-            seen.popitem(last=False)
+        remembered.reverse()
+        for name in remembered:
+            mask = known(name)
+            seen[name] = bit if mask is None else (mask | bit) + 1
+        self._queue.extend(remembered)
+        self._forget(LOOKS_MAX + 2 * len(remembered))
 
     def take_back(self, life: Life, names: Iterable[PrefixName]) -> None:
         """`life` will not have these after all."""
         bit, seen = self._bits.get(life, 0), self._seen
         for name in names:
             mask = seen.get(name, 0)
-            if mask == bit:
-                seen.pop(name, None)
-            elif mask & bit:
-                seen[name] = mask & ~bit
+            if mask & bit:
+                seen[name] = mask ^ bit
 
     def forget(self, life: Life) -> None:
         """The worker's memory is gone; costs a walk over the whole index, and workers are lost rarely."""
@@ -100,11 +112,10 @@ class PrefixIndex:
             return
         del self._lives[bit]
         self._everybody ^= bit
-        for name, mask in list(self._seen.items()):
-            if mask == bit:
-                del self._seen[name]
-            elif mask & bit:
-                self._seen[name] = mask & ~bit
+        masks = self._seen.items()
+        kept = {name: mask & ~bit for name, mask in masks if mask & self._everybody}
+        self._queue.keep_only(kept)
+        self._seen = kept
 
     def keep_only(self, lives: AbstractSet[Life]) -> None:
         """Forget everybody else."""
@@ -145,11 +156,57 @@ class PrefixIndex:
                 high = middle
         return low
 
+    def _free_bit(self) -> int:
+        """The lowest that nobody has."""
+        taken = self._everybody | _PLACES
+        return ~taken & (taken + 1)
+
+    def _forget(self, looks: int) -> None:
+        """Those over the bounds, after at most so many looks: where nearly all were recorded again there are many to go, and
+        the rest is left for the next time."""
+        seen, queue, names_max = self._seen, self._queue, self._names_max
+        while looks and (len(seen) > names_max or len(queue) > PLACES_MAX * names_max):
+            looks -= 1
+            name = queue.pop()
+            mask = seen[name]
+            if mask & _PLACES:
+                seen[name] = mask - 1
+            else:
+                del seen[name]
+
     def _of(self, mask: int) -> Iterator[Life]:
         while mask:
             bit = mask & -mask
             yield self._lives[bit]
             mask ^= bit
+
+
+class Queue:
+    """Names, first in, first out; 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._names = array("Q")
+        self._popped = 0
+
+    def __len__(self) -> int:
+        return len(self._names) - self._popped
+
+    def extend(self, names: Sequence[PrefixName]) -> None:
+        self._names.extend(names)
+
+    def pop(self) -> PrefixName:
+        """The first one; there must be one."""
+        name = PrefixName(self._names[self._popped])
+        self._popped += 1
+        if 2 * self._popped > len(self._names):
+            del self._names[: self._popped]
+            self._popped = 0
+        return name
+
+    def keep_only(self, names: Container[PrefixName]) -> None:
+        left = self._names[self._popped :]
+        self._names = array("Q", [name for name in left if name in names])
+        self._popped = 0
 
 
 class Prefix:

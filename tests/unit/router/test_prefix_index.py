@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tercet.blocks import HashDomain
 from tercet.ids import Incarnation, WorkerId
 from tercet.router.ledger import Life
-from tercet.router.prefix_index import Prefix, PrefixIndex
+from tercet.router.prefix_index import LOOKS_MAX, PLACES_MAX, Prefix, PrefixIndex
 from tercet.router.prefix_names import PrefixName
 
 A = (WorkerId("a"), Incarnation("1"))
@@ -59,6 +59,38 @@ def test_the_bound_holds_and_the_least_recently_used_deepest_blocks_go_first() -
     assert len(index) == 4
     assert index.hits(chain("1", "2", "3")) == {A: 2}
     assert index.hits(chain("x", "y")) == {A: 2}
+
+
+def test_what_was_recorded_again_outlives_what_came_after_it() -> None:
+    index = PrefixIndex(4)
+    for prompt in (chain("1", "2"), chain("x", "y"), chain("1", "2"), chain("z")):
+        index.record(A, prompt)
+    assert index.hits(chain("1", "2")) == {A: 2}
+    assert index.hits(chain("x", "y")) == {A: 1}
+    index.record(A, chain("u", "v"))
+    assert index.hits(chain("1", "2")) == {A: 1}
+
+
+def test_what_is_recorded_again_and_again_does_not_fill_the_memory() -> None:
+    index = PrefixIndex(4)
+    index.record(A, chain("1", "2"))
+    for _ in range(100 * PLACES_MAX):
+        index.record(B, chain("x"))
+    assert index.hits(chain("1", "2")) == {}, "a whole memory of others came since"
+    assert index.hits(chain("x")) == {B: 1}
+
+
+def test_where_nearly_all_was_recorded_again_the_bound_is_kept_soon() -> None:
+    count = 2 * LOOKS_MAX
+    index = PrefixIndex(count)
+    names = [PrefixName(number) for number in range(count)]
+    index.record(A, names)
+    index.record(B, names)
+    for number in range(8):
+        index.record(A, [PrefixName(count + number)])
+        assert index.hits([PrefixName(count + number)]) == {A: 1}
+        assert len(index) <= count + 4
+    assert len(index) == count
 
 
 def test_a_prompt_longer_than_the_bound_keeps_its_beginning() -> None:
@@ -186,8 +218,8 @@ def test_with_steps_no_more_is_found_than_was_seen_and_little_less(
     for index in (whole, forgetful):
         hits = {life: index.hit(life, names) for life in seen}
         assert index.hits(names) == {life: depth for life, depth in hits.items() if depth}
-        assert [hits[life] for life in index.nearest(names)] == sorted(
-            filter(None, hits.values()), reverse=True
-        )
+        for beyond in range(3):
+            found = [hits[life] for life in index.nearest(names, beyond)]
+            assert found == sorted((hit for hit in hits.values() if hit > beyond), reverse=True)
     assert len(forgetful) <= bound
     assert all(forgetful.hit(life, names) <= whole.hit(life, names) for life in seen)

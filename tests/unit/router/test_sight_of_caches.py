@@ -80,3 +80,5 @@ def test_the_nearest_come_in_the_order_of_what_counts_and_once_each(hall: Hall) 
     hall.said("c", 4)
     assert list(hits(hall.pool.nearest()).items()) == [("b", 6), ("a", 5), ("c", 4)]
     assert len(list(hall.pool.nearest())) == 3
+    assert list(hits(hall.pool.nearest(4 * 256)).items()) == [("b", 6), ("a", 5)]
+    assert list(hall.pool.nearest(6 * 256)) == []
