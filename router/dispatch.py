@@ -89,7 +89,8 @@ class Dispatch:
     ) -> Choice | None:
         """Who pulls and decodes; None when no decode worker may be asked now. Pulled tokens are no work to wait for."""
         ask = errand.ask(output_tokens, now_s)
-        choice = self._routes.adopt(ask, self.sight.pools(ask, exclude)(Role.DECODE))
+        pools = self.sight.pools(ask, exclude, in_line=False)
+        choice = self._routes.adopt(ask, pools(Role.DECODE))
         if choice is not None:
             self._charge(errand, ask, choice.view.endpoint, 0)
         return choice
@@ -101,7 +102,8 @@ class Dispatch:
         if to is None:
             return self.adopt(errand, output_tokens, frozenset({owner.worker}), now_s)
         ask = errand.ask(output_tokens, now_s)
-        view = self.sight.pools(ask, frozenset({owner.worker}))(Role.DECODE).find(to)
+        pools = self.sight.pools(ask, frozenset({owner.worker}), in_line=False)
+        view = pools(Role.DECODE).find(to)
         if view is None or view.suspect:
             return None
         self._charge(errand, ask, view.endpoint, 0)

@@ -128,12 +128,11 @@ class Freeness:
         if len(candidates) < 2:
             everybody = [self._look(ask, view) for view in pool if not view.suspect]
             candidates = [each for each in everybody if each.has_room(ask)] or everybody
-        if not candidates:
-            return None
-        known = {candidate.view.worker for candidate in candidates}
-        holders = islice(self._roomy(ask, pool.nearest()), HOLDERS_MAX)
-        candidates += [holder for holder in holders if holder.view.worker not in known]
-        return self._cheapest(ask, candidates)
+        else:
+            known = {candidate.view.worker for candidate in candidates}
+            holders = islice(self._roomy(ask, pool.nearest()), HOLDERS_MAX)
+            candidates += [holder for holder in holders if holder.view.worker not in known]
+        return self._cheapest(ask, candidates) if candidates else None
 
     def _cheapest(self, ask: Ask, candidates: Sequence[Candidate]) -> Choice:
         rate = self._rate.see(ask, (candidate.view.report for candidate in candidates))

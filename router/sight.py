@@ -53,9 +53,12 @@ class Sight:
         self._conversations = Conversations()
         self._forecast = Forecast(ASSUMED_TOKENS_PER_S)
 
-    def pools(self, ask: Ask, exclude: frozenset[WorkerId]) -> Callable[[Role], LivePool]:
-        """Each pool as this request may see it."""
-        glance = Glance(self, ask, self._conversations.hits(ask.session, ask.names, ask.at_s))
+    def pools(
+        self, ask: Ask, exclude: frozenset[WorkerId], *, in_line: bool = True
+    ) -> Callable[[Role], LivePool]:
+        """Each pool as this request may see it; without `in_line` it does not wait at the door, and who does is not ahead."""
+        homes = self._conversations.hits(ask.session, ask.names, ask.at_s)
+        glance = Glance(self, ask, homes, in_line=in_line)
         return lambda role: LivePool(self._seats.roster(role), exclude, glance)
 
     def note(self, ask: Ask, worker: Endpoint, names: Sequence[PrefixName]) -> None:
@@ -85,12 +88,12 @@ class Sight:
         peers = self._seats.roster(role).sessions.values()
         return (peer.report for peer in peers if peer.usable and peer.report is not None)
 
-    def view(self, peer: Peer, ask: Ask, blocks: int) -> WorkerView:
+    def view(self, peer: Peer, ask: Ask, blocks: int, *, in_line: bool) -> WorkerView:
         """A worker with so many leading blocks of the request."""
         coefficients = self._forecast.coefficients(peer.report)
         token_s = coefficients[1]
         view = view_of(peer, self._ledger, blocks * ask.block_tokens, ask.at_s, token_s)
-        held_tokens = self._held.ahead_tokens(ask, view, coefficients)
+        held_tokens = self._held.ahead_tokens(ask, view, coefficients) if in_line else 0
         if not held_tokens:
             return view
         return structs.replace(
@@ -128,10 +131,10 @@ class Glance:
     """All workers as one request sees them at one moment; `homes` are those of its conversation, with the blocks that they
     have. Who is looked at one by one is remembered: a policy may come back to them."""
 
-    __slots__ = ("_ask", "_homes", "_sight", "_views")
+    __slots__ = ("_ask", "_homes", "_in_line", "_sight", "_views")
 
-    def __init__(self, sight: Sight, ask: Ask, homes: dict[Life, int]) -> None:
-        self._sight, self._ask, self._homes = sight, ask, homes
+    def __init__(self, sight: Sight, ask: Ask, homes: dict[Life, int], *, in_line: bool) -> None:
+        self._sight, self._ask, self._homes, self._in_line = sight, ask, homes, in_line
         self._views: dict[WorkerId, WorkerView] = {}
 
     def one(self, peer: Peer) -> WorkerView:
@@ -142,18 +145,20 @@ class Glance:
             blocks = self._sight.hit(life, self._ask.names)
             if self._homes:
                 blocks = max(blocks, self._homes.get(life, 0))
-            view = self._views[endpoint.worker] = self._sight.view(peer, self._ask, blocks)
+            view = self._sight.view(peer, self._ask, blocks, in_line=self._in_line)
+            self._views[endpoint.worker] = view
         return view
 
     def everybody(self, peers: Iterator[Peer]) -> Iterator[WorkerView]:
-        sight, ask, homes = self._sight, self._ask, self._homes
+        sight, ask, homes, in_line = self._sight, self._ask, self._homes, self._in_line
         hits: dict[Life, int] | None = None
         for peer in peers:
             view = self._views.get(peer.endpoint.worker)
             if view is None:
                 hits = sight.hits(ask.names) if hits is None else hits
                 life = life_of(peer.endpoint)
-                view = sight.view(peer, ask, max(hits.get(life, 0), homes.get(life, 0)))
+                blocks = max(hits.get(life, 0), homes.get(life, 0))
+                view = sight.view(peer, ask, blocks, in_line=in_line)
             yield view
 
     def holders(self, beyond_tokens: float) -> Iterator[WorkerId]:
