@@ -53,7 +53,7 @@ def open_trace() -> Callable[..., Trace]:
 
     def arrival(request: tuple[float, int] | tuple[float, int, int]) -> Arrival:
         at_s, tokens = request[:2]
-        prefix = request[2] if len(request) == 3 else 1_000_000 + hash(at_s)
+        prefix = request[2] if len(request) == 3 else 1_000_000 + hash(at_s) % 2**50
         return Arrival(
             at_s, tokens, 1, tuple(1000 * prefix + i for i in range(tokens // BLOCK_TOKENS))
         )
