@@ -37,12 +37,10 @@ def kernel(case, rows: int = 1, programs: int = 3, tuning: DecodeTuning = TUNING
         (1, dict(dtype=torch.float16, dim=64, page_tokens=64)),
         (1, dict(dtype=torch.bfloat16, dim=96, page_tokens=4)),
         (1, dict(window=17, heads=7, kv_heads=1)),
-        (1, dict(softcap=2.0, scale=1.5, page_tokens=12)),
-        (2, dict(sinks=SINKS, heads=6, page_tokens=32)),
+        (2, dict(softcap=2.0, scale=1.5, sinks=SINKS, heads=6, page_tokens=12)),
         (9, dict(window=7, softcap=5.0, sinks=SINKS, heads=6, dim=32)),
         (1, dict(codes=torch.int8, dtype=torch.bfloat16)),
         (2, dict(codes=torch.float8_e4m3fn, dtype=torch.bfloat16, page_tokens=32)),
-        (1, dict(codes=torch.float8_e4m3fn, dtype=torch.float16)),
     ],
 )
 def test_rows_are_what_the_twin_says_and_no_others_are_written(make_case, rows, shape) -> None:

@@ -20,7 +20,6 @@ SHAPES = [
     (0, dict(dtype=torch.float16, dim=64)),
     (0, dict(dtype=torch.bfloat16, dim=96)),
     (1, dict(window=17, heads=7, kv_heads=1)),
-    (1, dict(softcap=2.0, scale=1.5)),
     (2, dict(window=7, softcap=5.0, sinks=SINKS, heads=6, dim=32)),
 ]
 

@@ -33,11 +33,17 @@ def both(case, attention: TritonPagedAttention) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize(
-    "rule", [{}, dict(window=7), dict(window=3, softcap=5.0, sinks=SINKS, scale=0.7)]
+    ("batch", "rule"),
+    [
+        ("mixed", {}),
+        ("mixed", dict(window=7)),
+        ("mixed", dict(window=3, softcap=5.0, sinks=SINKS, scale=0.7)),
+        ("fresh", dict(window=7)),
+        ("decoding", dict(sinks=SINKS)),
+    ],
 )
-@pytest.mark.parametrize("runs", BATCHES.values(), ids=list(BATCHES))
-def test_it_is_the_references_attention(make_case, runs, rule) -> None:
-    mine, theirs = both(make_case(runs, **rule), TritonPagedAttention(TUNING, 3))
+def test_it_is_the_references_attention(make_case, batch, rule) -> None:
+    mine, theirs = both(make_case(BATCHES[batch], **rule), TritonPagedAttention(TUNING, 3))
     torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
 
 
