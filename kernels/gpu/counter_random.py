@@ -1,6 +1,6 @@
 """Random words without a generator: each is computed from `(seed, position)`, in integers, the same on every device.
 
-Legend: R rows. SplitMix64's finaliser (Steele, Lea, Flood 2014), twice. The twin is `reference_words`.
+Legend: R rows. SplitMix64's finaliser (Steele, Lea, Flood 2014), twice. The twin is `random_words_twin`.
 """
 
 import torch
@@ -27,7 +27,7 @@ def random_word(seed, position):
     return mix(mix(seed + _GAMMA) + position * _GAMMA)
 
 
-def reference_words(seed_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
+def random_words_twin(seed_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
     """The twin. int64, like its arguments; products wrap."""
     return _mix(_mix(seed_R + _signed(GAMMA)) + position_R * _signed(GAMMA))
 

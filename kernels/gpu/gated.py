@@ -1,7 +1,7 @@
 """The gate of a feed-forward layer: `act(gate) * up`, where both are halves of one merged product.
 
 Legend: N rows, I features of one half. SwiGLU and GEGLU are Shazeer, 2020; GELU is the tanh form of Hendrycks and
-Gimpel, 2016. The twin is `reference_gated`.
+Gimpel, 2016. The twin is `gated_twin`.
 """
 
 from enum import StrEnum
@@ -57,7 +57,7 @@ def gated(x_N2I: torch.Tensor, gate: Gate) -> torch.Tensor:
     return out_NI
 
 
-def reference_gated(x_N2I: torch.Tensor, gate: Gate) -> torch.Tensor:
+def gated_twin(x_N2I: torch.Tensor, gate: Gate) -> torch.Tensor:
     """The twin."""
     wide_NI, up_NI = x_N2I.float().chunk(2, dim=1)
     act_NI = F.silu(wide_NI) if gate is Gate.SILU else F.gelu(wide_NI, approximate="tanh")

@@ -1,7 +1,7 @@
 """KV blocks gathered into contiguous memory, and scattered from there, as they are: so that a transfer is one range.
 
 Legend: B blocks of a pool, N blocks to copy, G groups of a block, E elements of a group, X bytes of a row of staging
-memory. A pool may be cut to some layers of every block. The twins are `reference_gather_kv` and `reference_scatter_kv`.
+memory. A pool may be cut to some layers of every block. The twins are `gather_kv_twin` and `scatter_kv_twin`.
 """
 
 import torch
@@ -60,14 +60,14 @@ def _words(tensor_BGE: torch.Tensor) -> torch.Tensor:
     return flat.view(WORD)
 
 
-def reference_gather_kv(
+def gather_kv_twin(
     pages_BGE: torch.Tensor, blocks_N: torch.Tensor, staging_NX: torch.Tensor
 ) -> None:
     """The twin."""
     staging_NX.copy_(pages_BGE[blocks_N].flatten(1).view(torch.uint8))
 
 
-def reference_scatter_kv(
+def scatter_kv_twin(
     pages_BGE: torch.Tensor, blocks_N: torch.Tensor, staging_NX: torch.Tensor
 ) -> None:
     """The twin."""

@@ -1,7 +1,7 @@
 """KV blocks packed to four bits an element, and back: 0.28 of bf16, for links so slow that accuracy is given for it.
 
-Legend and layout: `packed_kv`; U runs of 64 elements in a block. The twins are `reference_pack_int4` and
-`reference_unpack_int4`.
+Legend and layout: `packed_kv`; U runs of 64 elements in a block. The twins are `pack_int4_twin` and
+`unpack_int4_twin`.
 """
 
 import torch
@@ -88,7 +88,7 @@ def _runs(pages_BGE: torch.Tensor, blocks_N: torch.Tensor, packed_NX: torch.Tens
     return groups * elements // INT4_RUN
 
 
-def reference_pack_int4(
+def pack_int4_twin(
     pages_BGE: torch.Tensor, blocks_N: torch.Tensor, packed_NX: torch.Tensor
 ) -> None:
     """The twin."""
@@ -103,7 +103,7 @@ def reference_pack_int4(
     packed_NX[:, SCALE_BYTES * runs :] = (low | high << 4).to(torch.uint8).flatten(1)
 
 
-def reference_unpack_int4(
+def unpack_int4_twin(
     pages_BGE: torch.Tensor, blocks_N: torch.Tensor, packed_NX: torch.Tensor
 ) -> None:
     """The twin."""

@@ -1,7 +1,7 @@
 """Root-mean-square norm, alone or behind the addition of a residual, in one pass over memory.
 
 Legend: N rows, D features. RMSNorm is Zhang and Sennrich, 2019; the twins are `reference.rms_norm` and
-`reference_residual_norm`.
+`residual_norm_twin`.
 """
 
 from typing import NamedTuple
@@ -61,7 +61,7 @@ def residual_norm(
     return Normed(out_ND, sum_ND)
 
 
-def reference_residual_norm(
+def residual_norm_twin(
     x_ND: torch.Tensor, residual_ND: torch.Tensor, scale_D: torch.Tensor, eps: float
 ) -> Normed:
     """The twin."""

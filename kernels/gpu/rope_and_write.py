@@ -1,12 +1,12 @@
 """Between a layer's QKV product and its attention, in one launch: norms of queries and keys, rotary positions, KV write.
 
-Legend: N rows, H query heads, G key/value heads, D head dim, B pages, T tokens of a page, R requests, P places of a
+Legend: N rows, H query heads, G key/value heads, D head dim, B pages, T tokens of a page, R requests, W places of a
 block table, F rotated pairs of a head (the first 2F of its D features), S positions that have a rotation, A axes of a
 position (one for text; time, height and width for what is seen).
 
 Rotary positions are RoFormer's (Su et al., 2021) in the half-rotation layout of GPT-NeoX: feature f is rotated with
 f + F. With several axes each pair turns by the position of its own axis, as in Qwen2-VL's M-RoPE. The twin is
-`reference_rope_and_write`.
+`rope_and_write_twin`.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ import triton
 import triton.language as tl
 
 from tercet.kernels import reference
+from tercet.kernels.gpu.device_batch import DeviceBatch
+from tercet.kernels.gpu.page_scales import QUANTISED, PageScales
 from tercet.kernels.kv_codec_triton import encode
 
 HEADS_OF_A_PROGRAM = 8
-QUANTISED = (torch.int8, torch.float8_e4m3fn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +40,6 @@ class HeadNorms:
     q_scale_D: torch.Tensor
     k_scale_D: torch.Tensor
     eps: float
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where rows stand. Row n is token `positions_N[n]` of request `requests_N[n]`; all int32, on the device.
-
-    Its rotation is that of `turns_AN[:, n]`. A row with a negative position is padding: it writes no keys and values.
-    """
-
-    positions_N: torch.Tensor
-    requests_N: torch.Tensor
-    tables_RP: torch.Tensor
-    turns_AN: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class PageScales:
-    """What a code of a quantised page is worth, head by head, in fp32: keys and values are divided by it, and rounded."""
-
-    k_G: torch.Tensor
-    v_G: torch.Tensor
 
 
 @triton.jit
@@ -89,8 +69,7 @@ def _coded(x, worth, heads, known, CODE: tl.constexpr):
     if CODE == "plain":
         y = x
     else:
-        inverse = tl.div_rn(1.0, tl.load(worth + heads, mask=known, other=1.0))
-        y = encode(x * inverse, CODE == "fp8")
+        y = encode(x / tl.load(worth + heads, mask=known, other=1.0), CODE == "fp8")
     return y
 
 
@@ -156,7 +135,8 @@ def rope_and_write(
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    places: Places,
+    batch: DeviceBatch,
+    turns_AN: torch.Tensor,
     rotation: Rotation,
     *,
     norms: HeadNorms | None = None,
@@ -168,7 +148,7 @@ def rope_and_write(
     `out_NHD` may be `q_NHD` itself. Rows and heads may lie at any distance, and so may pages; `D` is contiguous. Pages
     are of any floating type, or codes (int8 or e4m3) when `scales` are given.
     """
-    _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, places, rotation, scales)
+    _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, batch, turns_AN, rotation, scales)
     rows, heads, depth = q_NHD.shape
     heads_kv, tokens = pages_B2GTD.shape[2:4]
     half = rotation.cos_sin_S2F.shape[1] // 2
@@ -184,15 +164,15 @@ def rope_and_write(
     pages = pages_B2GTD if scales is None else pages_B2GTD.view(torch.uint8)
     of_a_program = min(HEADS_OF_A_PROGRAM, triton.next_power_of_2(max(heads, heads_kv)))
     programs = triton.cdiv(heads, of_a_program) + triton.cdiv(heads_kv, of_a_program)
-    none = places.positions_N  # stands where nothing is read
+    none = batch.positions_N  # stands where nothing is read
     rope_kernel[rows, programs](
         q_NHD, k_NGD, v_NGD, out, pages, rotation.cos_sin_S2F,
         none if rotation.axis_F is None else rotation.axis_F,
-        places.turns_AN, places.positions_N, places.requests_N, places.tables_RP,
+        turns_AN, batch.positions_N, batch.requests_N, batch.tables_RW,
         norms.q_scale_D if norms else none, norms.k_scale_D if norms else none,
         scales.k_G if scales else none, scales.v_G if scales else none, norms.eps if norms else 0.0,
         *q_NHD.stride()[:2], *k_NGD.stride()[:2], *v_NGD.stride()[:2], *out.stride()[:2],
-        *pages.stride()[:4], places.turns_AN.stride(0), places.tables_RP.stride(0),
+        *pages.stride()[:4], turns_AN.stride(0), batch.tables_RW.stride(0),
         H=heads, G=heads_kv, D=depth, F=half, T=tokens, HEADS=of_a_program,
         HALF=triton.next_power_of_2(half), REST=triton.next_power_of_2(max(depth - 2 * half, 1)),
         WHOLE=triton.next_power_of_2(depth), AXES=rotation.axis_F is not None,
@@ -206,7 +186,8 @@ def _check(
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    places: Places,
+    batch: DeviceBatch,
+    turns_AN: torch.Tensor,
     rotation: Rotation,
     scales: PageScales | None,
 ) -> None:
@@ -214,25 +195,26 @@ def _check(
     _, two, heads_kv, _, _ = pages_B2GTD.shape
     assert (two, pages_B2GTD.shape[4]) == (2, depth), pages_B2GTD.shape
     assert k_NGD.shape == v_NGD.shape == (rows, heads_kv, depth), (k_NGD.shape, v_NGD.shape)
-    for tensor in (q_NHD, k_NGD, v_NGD, pages_B2GTD, rotation.cos_sin_S2F, places.turns_AN):
+    for tensor in (q_NHD, k_NGD, v_NGD, pages_B2GTD, rotation.cos_sin_S2F, turns_AN):
         assert tensor.stride(-1) == 1, tensor.stride()
     assert rotation.cos_sin_S2F.is_contiguous(), rotation.cos_sin_S2F.stride()
     assert rotation.cos_sin_S2F.dtype == torch.float32, rotation.cos_sin_S2F.dtype
     half = rotation.cos_sin_S2F.shape[1] // 2
     assert 2 * half <= depth, (half, depth)
     assert rotation.axis_F is None or rotation.axis_F.shape == (half,), rotation.axis_F
-    assert places.turns_AN.shape[1] == rows, places.turns_AN.shape
-    assert rotation.axis_F is not None or len(places.turns_AN) == 1, places.turns_AN.shape
-    assert places.positions_N.shape == places.requests_N.shape == (rows,), places.positions_N.shape
+    assert turns_AN.shape[1] == rows, turns_AN.shape
+    assert rotation.axis_F is not None or len(turns_AN) == 1, turns_AN.shape
+    assert batch.positions_N.shape == batch.requests_N.shape == (rows,), batch.positions_N.shape
     assert (pages_B2GTD.dtype in QUANTISED) == (scales is not None), pages_B2GTD.dtype
 
 
-def reference_rope_and_write(
+def rope_and_write_twin(
     q_NHD: torch.Tensor,
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    places: Places,
+    batch: DeviceBatch,
+    turns_AN: torch.Tensor,
     rotation: Rotation,
     *,
     norms: HeadNorms | None = None,
@@ -245,22 +227,22 @@ def reference_rope_and_write(
         k = reference.rms_norm(k, norms.k_scale_D.float(), norms.eps)
     axis_F = rotation.axis_F
     half = rotation.cos_sin_S2F.shape[1] // 2
-    angles_AN2F = rotation.cos_sin_S2F[places.turns_AN.long()]
+    angles_AN2F = rotation.cos_sin_S2F[turns_AN.long()]
     cos_NF, sin_NF = angles_AN2F[0].split(half, dim=1)
     if axis_F is not None:
         pairs = torch.arange(half, device=axis_F.device)
         cos_NF, sin_NF = (t[axis_F.long(), :, pairs].T for t in angles_AN2F.split(half, dim=2))
     q, k = (_rotated(x, cos_NF[:, None], sin_NF[:, None]) for x in (q, k))
-    there = places.positions_N >= 0
-    position, request = places.positions_N[there].long(), places.requests_N[there].long()
+    there = batch.positions_N >= 0
+    position, request = batch.positions_N[there].long(), batch.requests_N[there].long()
     tokens = pages_B2GTD.shape[3]
-    page = places.tables_RP[request, position // tokens].long()
+    page = batch.tables_RW[request, position // tokens].long()
     for part, x in enumerate((k, v_NGD.float())):
         if scales is None:
             codes = x.to(pages_B2GTD.dtype)
         else:
             worth_G = (scales.k_G, scales.v_G)[part]
-            codes = _codes(x * (1 / worth_G)[:, None], pages_B2GTD.dtype)
+            codes = _codes(x / worth_G[:, None], pages_B2GTD.dtype)
         pages_B2GTD.view(codes.dtype)[page, part, :, position % tokens] = codes[there]
     return q.to(q_NHD.dtype)
 

@@ -9,7 +9,7 @@ less leave early. A fifth reports alternatives, `top_logprobs`.
 
 The distribution is inverted, rather than perturbed by Gumbel noise, because a draw is defined by one random number for
 `(seed, position)`: so the same logits give the same token on a CPU and on a GPU, unless the number falls within rounding
-of the border between two tokens. It also costs one exponential a token and no logarithm. The twin is `reference_sample`.
+of the border between two tokens. It also costs one exponential a token and no logarithm. The twin is `sample_twin`.
 """
 
 from typing import NamedTuple
@@ -18,22 +18,22 @@ import torch
 import triton
 import triton.language as tl
 
-from tercet.kernels.gpu.counter_random import random_word, reference_words
+from tercet.kernels.gpu.counter_random import random_word, random_words_twin
 from tercet.kernels.gpu.token_cut import (
     VOCAB_MAX,
     best_of,
     cut_kernel,
+    cut_twin,
     key_of,
     mass_of,
-    reference_cut,
     weight_of,
 )
 from tercet.kernels.gpu.token_shape import (
     SamplingRows,
     SlotTables,
     raw_tile,
-    reference_shaped,
     shaped_tile,
+    shaped_twin,
 )
 
 NO_TOKEN = -1
@@ -212,19 +212,19 @@ def sample(
     return Sampled(token_R, logprob_R)
 
 
-def reference_sample(
+def sample_twin(
     logits_RV: torch.Tensor, rows: SamplingRows, tables: SlotTables | None = None
 ) -> Sampled:
     """The twin; it changes no slots. Masses are fp64."""
-    x_RV = reference_shaped(logits_RV, rows, tables)
+    x_RV = shaped_twin(logits_RV, rows, tables)
     top_R1 = x_RV.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
     temperature_R1 = rows.temperature_R.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
     y_RV = (x_RV - top_R1) / temperature_R1
     w_RV = y_RV.exp()
-    w_RV *= y_RV >= reference_cut(y_RV, rows.top_k_R, rows.top_p_R)[:, None]
+    w_RV *= y_RV >= cut_twin(y_RV, rows.top_k_R, rows.top_p_R)[:, None]
     w_RV *= w_RV >= rows.min_p_R[:, None]
     mass_RV = w_RV.double().cumsum(1)
-    word_R = reference_words(rows.seed_R, rows.position_R)
+    word_R = random_words_twin(rows.seed_R, rows.position_R)
     uniform_R = ((word_R >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
     total_R1 = mass_RV[:, -1:].contiguous()
     drawn_R1 = torch.searchsorted(mass_RV, total_R1 * uniform_R[:, None], right=True)

@@ -6,7 +6,7 @@ A program multiplies one tile of the weight's rows, over one part of K, with all
 of the product, so that its rows fill the 64 rows of a wgmma and x needs no padding beyond 16. With S > 1 each program
 leaves its part of the sum in scratch memory, and the one that comes last adds the parts up, in order, as the fix-up of
 stream-K does (Osama et al., 2023). So a sum is made in one order, which the weight's shape alone decides: no row's
-result depends on how many others there are, nor on which program was last. The twin is `reference_skinny_gemm`.
+result depends on how many others there are, nor on which program was last. The twin is `skinny_gemm_twin`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch.nn import functional as F
 
-from tercet.kernels.gpu.gated import Gate, activate, reference_gated
+from tercet.kernels.gpu.gated import Gate, activate, gated_twin
 
 ROWS_MAX = 64
 ROWS_MIN = 16  # the narrowest product that tensor cores make
@@ -57,7 +57,7 @@ class Scratch:
 
 @triton.jit
 def _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN: tl.constexpr, UPCAST: tl.constexpr):  # fmt: skip
-    """Adds one step's product; `[TILE, MT]`."""
+    """Adds one step's product; `[TILE, MT]`. Triton's interpreter computes wrongly in bf16: there it is fp32."""
     at = weight + rows.to(tl.int64)[:, None] * w_row + columns[None, :]
     inside = rows[:, None] < N
     if not EVEN:
@@ -132,10 +132,6 @@ def gemm_kernel(
     tl.store(at, acc.to(out.dtype.element_ty), mask=known)
 
 
-INTERPRETED = not isinstance(gemm_kernel, triton.JITFunction)
-"""Then products of bf16 must be made in fp32: the interpreter multiplies its bits."""
-
-
 def skinny_gemm(
     x_MK: torch.Tensor,
     weight_NK: torch.Tensor,
@@ -171,13 +167,13 @@ def skinny_gemm(
         0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
         K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits,
         GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,
-        ADD=residual_MN is not None, UPCAST=INTERPRETED, num_warps=4,
+        ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret, num_warps=4,
         num_stages=min(max(SHARED_BYTES_AIM // step_bytes, 2), 4),
     )  # fmt: skip
     return out_MN
 
 
-def reference_skinny_gemm(
+def skinny_gemm_twin(
     x_MK: torch.Tensor,
     weight_NK: torch.Tensor,
     *,
@@ -189,7 +185,7 @@ def reference_skinny_gemm(
     bias = None if bias_N is None else bias_N.float()
     y_MN = F.linear(x_MK.float(), weight_NK.float(), bias)
     if gate is not None:
-        y_MN = reference_gated(y_MN, gate)
+        y_MN = gated_twin(y_MN, gate)
     if residual_MN is not None:
         y_MN = y_MN + residual_MN.float()
     return y_MN.to(x_MK.dtype)

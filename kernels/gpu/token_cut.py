@@ -7,7 +7,7 @@ with at most that key are kept, and those as probable as the last one that must 
 
 One program a row. It counts tokens by |y| in bins of 1/8; bounds on what each bin weighs tell the few bins that the
 cut must be in; it gathers those, and searches the cut's bits among them, sixteen pivots at a time. The definition is that
-of the plain sampler: top-k first, then top-p of what the k best weigh. The twin is `reference_cut`.
+of the plain sampler: top-k first, then top-p of what the k best weigh. The twin is `cut_twin`.
 """
 
 import torch
@@ -86,6 +86,39 @@ def _search(candidates, count, base, target, low, high, MASS: tl.constexpr):
 
 
 @triton.jit
+def _bracket(counts, top_k, target, BY_COUNT: tl.constexpr):
+    """Keys that the cut is between, by how many tokens are in each bin, and bounds on what a bin weighs.
+
+    Places behind the vocabulary are counted in the last bin, whose tokens are taken for candidates in any case.
+    """
+    if BY_COUNT:
+        above = tl.sum((tl.cumsum(counts, axis=0) < top_k).to(tl.int32), axis=0)
+        maybe = above
+    else:
+        index = tl.arange(0, BINS).to(tl.float32)
+        heavy = tl.exp(index / -BINS_OF_ONE) * (_MASS_ONE * (1 + LEEWAY))
+        light = tl.exp((index + 1) / -BINS_OF_ONE) * (_MASS_ONE * (1 - LEEWAY)) - 1
+        most = tl.cumsum(counts.to(tl.float64) * heavy, axis=0)
+        least = tl.cumsum(counts.to(tl.float64) * tl.maximum(light, 0.0), axis=0)
+        above = tl.sum((most < target.to(tl.float64)).to(tl.int32), axis=0)
+        maybe = tl.sum((least < target.to(tl.float64)).to(tl.int32), axis=0)
+    high = tl.where(maybe >= BINS - 1, _KEEP_ALL, _key_of_bin(maybe + 1) - 1)
+    return _key_of_bin(above), high
+
+
+@triton.jit
+def _mass_of_best(gathered, count, top_k, last):
+    """What the `top_k` best weigh, of which `last` is the last; further tokens as probable as it do not count."""
+    better, mass = tl.zeros([], dtype=tl.int64), tl.zeros([], dtype=tl.int64)
+    for start in range(0, count, CANDIDATES):
+        at = start + tl.arange(0, CANDIDATES)
+        key = tl.load(gathered + at, mask=at < count, other=_KEEP_ALL)
+        better += tl.sum((key < last).to(tl.int64), axis=0)
+        mass += tl.sum(tl.where(key < last, mass_of(key), 0), axis=0)
+    return mass + (top_k - better) * mass_of(last)
+
+
+@triton.jit
 def cut_kernel(
     logits, row_stride, uses, bias, slots, repetition, presence, frequency,
     temperatures, top_ks, top_ps, best, candidates, cuts, V, C,
@@ -110,27 +143,13 @@ def cut_kernel(
         counts += tl.histogram(tl.minimum(size, BINS - 1.0).to(tl.int32), BINS)
         total += tl.sum(mass_of(key), axis=0)
 
-    # Bins wholly above the cut, and bins that may be, by bounds on what a bin weighs. Places behind the vocabulary are
-    # counted in the last bin, whose tokens are taken for candidates in any case.
-    index = tl.arange(0, BINS)
     target = tl.ceil(top_p * total.to(tl.float64)).to(tl.int64)
     if some:
-        reached = tl.cumsum(counts, axis=0)
-        above = tl.sum((reached < top_k).to(tl.int32), axis=0)
-        maybe = above
+        low, high = _bracket(counts, top_k, target, True)
     else:
-        heavy = tl.exp(index.to(tl.float32) / -BINS_OF_ONE) * (_MASS_ONE * (1 + LEEWAY))
-        light = tl.exp((index + 1).to(tl.float32) / -BINS_OF_ONE) * (_MASS_ONE * (1 - LEEWAY)) - 1
-        most = tl.cumsum(counts.to(tl.float64) * heavy, axis=0)
-        least = tl.cumsum(counts.to(tl.float64) * tl.maximum(light, 0.0), axis=0)
-        above = tl.sum((most < target.to(tl.float64)).to(tl.int32), axis=0)
-        maybe = tl.sum((least < target.to(tl.float64)).to(tl.int32), axis=0)
-    low = _key_of_bin(above)
-    high = tl.where(maybe >= BINS - 1, _KEEP_ALL, _key_of_bin(maybe + 1) - 1)
-    first = tl.where(
-        some & (top_p < 1), 0, low
-    )  # top-p is of what top-k keeps: then all of it is gathered
-
+        low, high = _bracket(counts, top_k, target, False)
+    # Top-p is of what top-k keeps: where there are both, all of that is gathered.
+    first = tl.where(some & (top_p < 1), 0, low)
     gathered = candidates + row * V
     count = tl.zeros([], dtype=tl.int32)
     base_count, base_mass = tl.zeros([], dtype=tl.int64), tl.zeros([], dtype=tl.int64)
@@ -151,13 +170,7 @@ def cut_kernel(
     if some:
         high = _search(gathered, count, base_count, top_k.to(tl.int64), low, high, False)
         if top_p < 1:
-            better, mass = tl.zeros([], dtype=tl.int64), tl.zeros([], dtype=tl.int64)
-            for start in range(0, count, CANDIDATES):
-                at = start + tl.arange(0, CANDIDATES)
-                key = tl.load(gathered + at, mask=at < count, other=_KEEP_ALL)
-                better += tl.sum((key < high).to(tl.int64), axis=0)
-                mass += tl.sum(tl.where(key < high, mass_of(key), 0), axis=0)
-            mass += (top_k - better) * mass_of(high)
+            mass = _mass_of_best(gathered, count, top_k, high)
             target = tl.ceil(top_p * mass.to(tl.float64)).to(tl.int64)
             high = _search(gathered, count, 0, target, tl.zeros([], dtype=tl.int32), high, True)
     else:
@@ -165,7 +178,7 @@ def cut_kernel(
     tl.store(cuts + row, high)
 
 
-def reference_cut(y_RV: torch.Tensor, top_k_R: torch.Tensor, top_p_R: torch.Tensor) -> torch.Tensor:
+def cut_twin(y_RV: torch.Tensor, top_k_R: torch.Tensor, top_p_R: torch.Tensor) -> torch.Tensor:
     """The twin, by sorting: the smallest y that each row keeps, `[R]`; -inf where it keeps all."""
     sorted_RV = y_RV.sort(dim=1, descending=True).values
     mass_RV = sorted_RV.double().exp().cumsum(dim=1)

@@ -4,7 +4,7 @@ Legend: R rows of a batch, V vocabulary, S slots: a request that changes its log
 
 Shaped logits are never stored. Every kernel of the sampler shapes the tile it reads, which costs less than writing
 what it would read back. Each step is rounded to fp32 on its own, so kernels that call `shaped_tile` must be compiled
-without fused multiply-add, to get what the plain sampler gets, bit for bit. The twin is `reference_shaped`.
+without fused multiply-add, to get what the plain sampler gets, bit for bit. The twin is `shaped_twin`.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def shaped_tile(
     return x
 
 
-def reference_shaped(
+def shaped_twin(
     logits_RV: torch.Tensor, rows: SamplingRows, tables: SlotTables | None
 ) -> torch.Tensor:
     """The twin: shaped logits in fp32, as new memory."""

@@ -2,7 +2,7 @@
 
 Legend: R rows, V vocabulary, C chunks of it, A alternatives. Best first, and of equal ones the first of the vocabulary.
 A program takes one row's alternatives one by one from the chunks, whose best it knows, and reads one chunk for each. The twin is
-`reference_top_logprobs`.
+`top_logprobs_twin`.
 """
 
 from typing import NamedTuple
@@ -76,7 +76,7 @@ def top_logprobs(
     return Alternatives(token_RA, logprob_RA)
 
 
-def reference_top_logprobs(
+def top_logprobs_twin(
     logits_RV: torch.Tensor, wanted_R: torch.Tensor, alternatives: int
 ) -> Alternatives:
     """The twin."""

@@ -3,9 +3,9 @@ import torch
 
 from tercet.kernels.gpu.kv_copy import (
     gather_kv,
-    reference_gather_kv,
-    reference_scatter_kv,
+    gather_kv_twin,
     scatter_kv,
+    scatter_kv_twin,
 )
 
 BLOCKS = torch.tensor([4, 0, 3])
@@ -21,11 +21,11 @@ def test_blocks_come_back_from_staging_memory_as_they_were(
     nbytes = pool[0].numel() * dtype.itemsize
     mine, twin = (torch.zeros(3, nbytes + 64, dtype=torch.uint8)[:, :nbytes] for _ in range(2))
     gather_kv(pool, BLOCKS, mine)
-    reference_gather_kv(pool, BLOCKS, twin)
+    gather_kv_twin(pool, BLOCKS, twin)
     assert torch.equal(mine, twin)
     there, here = (torch.zeros(5, 4, 3000, dtype=dtype)[:, layers] for _ in range(2))
     scatter_kv(there, BLOCKS.flip(0), mine)
-    reference_scatter_kv(here, BLOCKS.flip(0), twin)
+    scatter_kv_twin(here, BLOCKS.flip(0), twin)
     assert torch.equal(there, here)
     assert torch.equal(there[BLOCKS.flip(0)], pool[BLOCKS])
     assert not there[[1, 2]].any()

@@ -3,9 +3,9 @@ import torch
 
 from tercet.kernels.gpu.kv_int4 import (
     pack_int4,
-    reference_pack_int4,
-    reference_unpack_int4,
+    pack_int4_twin,
     unpack_int4,
+    unpack_int4_twin,
 )
 from tercet.kernels.packed_kv import packed_int4_bytes
 
@@ -28,7 +28,7 @@ def test_kernels_make_the_twins_codes_and_read_them_alike(
     source, nbytes, found = pages(shape, dtype), packed_int4_bytes(*shape[1:]), []
     for pack, unpack in (
         (pack_int4, unpack_int4),
-        (reference_pack_int4, reference_unpack_int4),
+        (pack_int4_twin, unpack_int4_twin),
     ):
         packed = torch.zeros((2, nbytes + 8), dtype=torch.uint8)[:, :nbytes]
         target = torch.full_like(source, 7)

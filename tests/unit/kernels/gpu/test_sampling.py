@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tercet.ids import FIRST_EPOCH, RequestId
-from tercet.kernels.gpu.sampling import Sampled, SamplingScratch, reference_sample, sample
+from tercet.kernels.gpu.sampling import Sampled, SamplingScratch, sample, sample_twin
 from tercet.kernels.gpu.token_cut import MASS_ONE
 from tercet.kernels.gpu.token_shape import SamplingRows, SlotTables
 from tercet.request import RequestSpec, Sampling
@@ -119,7 +119,7 @@ def test_the_twin_draws_the_same(dtype: torch.dtype) -> None:
         for o in options
     ]
     rows, tables = rows_of(sequences), tables_of(sequences, 37)
-    twin = reference_sample(logits, rows, tables)
+    twin = sample_twin(logits, rows, tables)
     mine = draw(logits, rows, tables)
     assert torch.equal(mine.token_R, twin.token_R)
     torch.testing.assert_close(mine.logprob_R, twin.logprob_R, atol=1e-5, rtol=1e-5)
@@ -128,14 +128,14 @@ def test_the_twin_draws_the_same(dtype: torch.dtype) -> None:
 def test_the_twins_frequencies_are_the_softmax() -> None:
     chances = [0.4, 0.3, 0.2, 0.06, 0.04]
     logits, rows = keyed([math.log(p) for p in chances], 20_000)
-    counts = reference_sample(logits, rows).token_R.bincount(minlength=5)
+    counts = sample_twin(logits, rows).token_R.bincount(minlength=5)
     assert (counts / 20_000).tolist() == pytest.approx(chances, abs=0.015)
 
 
 def test_the_kernel_draws_what_the_twin_draws_under_many_keys() -> None:
     logits, rows = keyed([math.log(p) for p in (0.4, 0.3, 0.2, 0.06, 0.04)], 100)
     tokens = draw(logits, rows).token_R
-    assert torch.equal(tokens, reference_sample(logits, rows).token_R)
+    assert torch.equal(tokens, sample_twin(logits, rows).token_R)
     assert len(tokens.unique()) == 5
 
 
@@ -161,7 +161,7 @@ def test_the_cuts_keep_exactly_these_and_ties_with_the_last_of_them(
     weights = [math.exp(x - max(logits)) for x in logits]
     left = scratch.mass.sum().item() / MASS_ONE
     assert left == pytest.approx(sum(weights[token] for token in kept), rel=1e-6)
-    assert set(reference_sample(*keyed(logits, 500, **cut)).token_R.tolist()) == kept
+    assert set(sample_twin(*keyed(logits, 500, **cut)).token_R.tolist()) == kept
 
 
 def test_a_nucleus_that_fills_many_bins_and_chunks_is_cut_where_the_twin_cuts() -> None:
@@ -172,7 +172,7 @@ def test_a_nucleus_that_fills_many_bins_and_chunks_is_cut_where_the_twin_cuts() 
         [sequence(Sampling(temperature=1.0, top_p=0.9, seed=s), [], [1]) for s in range(2)]
     )
     mine = draw(logits.expand(2, -1), rows, chunk=1024)
-    assert torch.equal(mine.token_R, reference_sample(logits.expand(2, -1), rows).token_R)
+    assert torch.equal(mine.token_R, sample_twin(logits.expand(2, -1), rows).token_R)
 
 
 def test_a_row_does_not_feel_the_batch() -> None:
@@ -204,7 +204,7 @@ def test_logits_that_are_no_numbers_give_no_token_and_harm_no_other_row(wrong: f
     rows = rows_of([sequence(Sampling(), [], [1])] * 4)
     mine = draw(logits, rows)
     assert mine.token_R.tolist() == [1, -1, -1, 0]
-    assert reference_sample(logits, rows).token_R.tolist() == [1, -1, -1, 0]
+    assert sample_twin(logits, rows).token_R.tolist() == [1, -1, -1, 0]
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}])

@@ -5,7 +5,7 @@ import torch
 
 from tercet.kernels.gpu.sampling import SamplingScratch, sample
 from tercet.kernels.gpu.token_shape import SamplingRows
-from tercet.kernels.gpu.top_logprobs import Alternatives, reference_top_logprobs, top_logprobs
+from tercet.kernels.gpu.top_logprobs import Alternatives, top_logprobs, top_logprobs_twin
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,7 @@ def test_kernel_agrees_with_its_twin(dtype: torch.dtype, ties: bool) -> None:
     logits[2, :30] = -math.inf
     wanted = [5, 0, 7, 2]
     mine = kernel(logits, wanted, 7)
-    twin = reference_top_logprobs(logits, torch.tensor(wanted), 7)
+    twin = top_logprobs_twin(logits, torch.tensor(wanted), 7)
     torch.testing.assert_close(mine.logprob_RA, twin.logprob_RA, atol=1e-5, rtol=1e-5)
     assert torch.equal(mine.token_RA, twin.token_RA)
 
