@@ -114,15 +114,11 @@ def rope_kernel(
     source = k + n * k_row + heads * k_head
     x, y, z = _turned(source, k_scale, angle, known, eps, D, F, HALF, REST, NORM)
     kind = pages.dtype.element_ty
-    tl.store(to + pair, _coded(x, k_worth, heads, known, CODE).to(kind), mask=known & (pair < F))
-    tl.store(
-        to + F + pair, _coded(y, k_worth, heads, known, CODE).to(kind), mask=known & (pair < F)
-    )
-    tl.store(
-        to + 2 * F + rest,
-        _coded(z, k_worth, heads, known, CODE).to(kind),
-        mask=known & (rest < D - 2 * F),
-    )
+    x, y = _coded(x, k_worth, heads, known, CODE), _coded(y, k_worth, heads, known, CODE)
+    z = _coded(z, k_worth, heads, known, CODE)
+    tl.store(to + pair, x.to(kind), mask=known & (pair < F))
+    tl.store(to + F + pair, y.to(kind), mask=known & (pair < F))
+    tl.store(to + 2 * F + rest, z.to(kind), mask=known & (rest < D - 2 * F))
     whole = tl.arange(0, WHOLE)[None, :]
     inside = known & (whole < D)
     w = tl.load(v + n * v_row + heads * v_head + whole, mask=inside, other=0.0).to(tl.float32)
@@ -145,18 +141,20 @@ def rope_and_write(
 ) -> torch.Tensor:
     """Writes keys and values into their pages, and returns the queries that attend to them.
 
-    `out_NHD` may be `q_NHD` itself. Rows and heads may lie at any distance, and so may pages; `D` is contiguous. Pages
-    are of any floating type, or codes (int8 or e4m3) when `scales` are given.
+    Row n is rotated as `turns_AN[:, n]` says, int32, each less than S; rows that stand for none are, too, but write
+    nothing. `out_NHD` may be `q_NHD` itself. Rows, heads and pages may lie at any distance; `D` is contiguous. Pages are
+    of any floating type, or codes with `scales`; what a code cannot reach becomes the nearest one.
     """
     _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, batch, turns_AN, rotation, scales)
     rows, heads, depth = q_NHD.shape
     heads_kv, tokens = pages_B2GTD.shape[2:4]
     half = rotation.cos_sin_S2F.shape[1] // 2
     out = (
-        torch.empty_like(q_NHD, memory_format=torch.contiguous_format)
+        torch.empty(q_NHD.shape, dtype=q_NHD.dtype, device=q_NHD.device)
         if out_NHD is None
         else out_NHD
     )
+    assert out.shape == q_NHD.shape, out.shape
     assert out.stride(2) == 1, out.stride()
     if not rows:
         return out

@@ -68,7 +68,7 @@ def _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN: tl.constexpr, U
     return tl.dot(w, x_tile, acc, input_precision="ieee")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])  # it changes from batch to batch
 def gemm_kernel(
     x, weight, bias, residual, out, parts, done, M, N, x_row, w_row, residual_row, out_row,
     K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,

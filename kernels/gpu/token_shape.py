@@ -17,7 +17,10 @@ import triton.language as tl
 
 @dataclass(frozen=True, slots=True)
 class SamplingRows:
-    """How each row's token is drawn, all on the device. Rows with a temperature of 0 are greedy."""
+    """How each row's token is drawn, all on the device, and fp32 unless said otherwise.
+
+    Rows with a temperature of 0 are greedy.
+    """
 
     temperature_R: torch.Tensor
     top_k_R: torch.Tensor
