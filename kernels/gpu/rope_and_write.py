@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 
 from tercet.kernels import reference
-from tercet.kernels.gpu.device_batch import DeviceBatch
 from tercet.kernels.gpu.page_scales import QUANTISED, PageScales
 from tercet.kernels.kv_codec_triton import encode
 
@@ -40,6 +39,20 @@ class HeadNorms:
     q_scale_D: torch.Tensor
     k_scale_D: torch.Tensor
     eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where rows stand: row n is token `positions_N[n]` of request `requests_N[n]`. All int32, on the device.
+
+    Its rotation is that of `turns_AN[:, n]`, each less than S. A row with a negative position stands for none: it is
+    rotated, but writes nothing.
+    """
+
+    positions_N: torch.Tensor
+    requests_N: torch.Tensor
+    tables_RW: torch.Tensor
+    turns_AN: torch.Tensor
 
 
 @triton.jit
@@ -131,8 +144,7 @@ def rope_and_write(
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    batch: DeviceBatch,
-    turns_AN: torch.Tensor,
+    places: Places,
     rotation: Rotation,
     *,
     norms: HeadNorms | None = None,
@@ -141,11 +153,10 @@ def rope_and_write(
 ) -> torch.Tensor:
     """Writes keys and values into their pages, and returns the queries that attend to them.
 
-    Row n is rotated as `turns_AN[:, n]` says, int32, each less than S; rows that stand for none are, too, but write
-    nothing. `out_NHD` may be `q_NHD` itself. Rows, heads and pages may lie at any distance; `D` is contiguous. Pages are
+    `out_NHD` may be `q_NHD` itself. Rows, heads and pages may lie at any distance; `D` is contiguous. Pages are
     of any floating type, or codes with `scales`; what a code cannot reach becomes the nearest one.
     """
-    _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, batch, turns_AN, rotation, scales)
+    _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, places, rotation, scales)
     rows, heads, depth = q_NHD.shape
     heads_kv, tokens = pages_B2GTD.shape[2:4]
     half = rotation.cos_sin_S2F.shape[1] // 2
@@ -162,15 +173,15 @@ def rope_and_write(
     pages = pages_B2GTD if scales is None else pages_B2GTD.view(torch.uint8)
     of_a_program = min(HEADS_OF_A_PROGRAM, triton.next_power_of_2(max(heads, heads_kv)))
     programs = triton.cdiv(heads, of_a_program) + triton.cdiv(heads_kv, of_a_program)
-    none = batch.positions_N  # stands where nothing is read
+    none = places.positions_N  # stands where nothing is read
     rope_kernel[rows, programs](
         q_NHD, k_NGD, v_NGD, out, pages, rotation.cos_sin_S2F,
         none if rotation.axis_F is None else rotation.axis_F,
-        turns_AN, batch.positions_N, batch.requests_N, batch.tables_RW,
+        places.turns_AN, places.positions_N, places.requests_N, places.tables_RW,
         norms.q_scale_D if norms else none, norms.k_scale_D if norms else none,
         scales.k_G if scales else none, scales.v_G if scales else none, norms.eps if norms else 0.0,
         *q_NHD.stride()[:2], *k_NGD.stride()[:2], *v_NGD.stride()[:2], *out.stride()[:2],
-        *pages.stride()[:4], turns_AN.stride(0), batch.tables_RW.stride(0),
+        *pages.stride()[:4], places.turns_AN.stride(0), places.tables_RW.stride(0),
         H=heads, G=heads_kv, D=depth, F=half, T=tokens, HEADS=of_a_program,
         HALF=triton.next_power_of_2(half), REST=triton.next_power_of_2(max(depth - 2 * half, 1)),
         WHOLE=triton.next_power_of_2(depth), AXES=rotation.axis_F is not None,
@@ -184,8 +195,7 @@ def _check(
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    batch: DeviceBatch,
-    turns_AN: torch.Tensor,
+    places: Places,
     rotation: Rotation,
     scales: PageScales | None,
 ) -> None:
@@ -193,16 +203,16 @@ def _check(
     _, two, heads_kv, _, _ = pages_B2GTD.shape
     assert (two, pages_B2GTD.shape[4]) == (2, depth), pages_B2GTD.shape
     assert k_NGD.shape == v_NGD.shape == (rows, heads_kv, depth), (k_NGD.shape, v_NGD.shape)
-    for tensor in (q_NHD, k_NGD, v_NGD, pages_B2GTD, rotation.cos_sin_S2F, turns_AN):
+    for tensor in (q_NHD, k_NGD, v_NGD, pages_B2GTD, rotation.cos_sin_S2F, places.turns_AN):
         assert tensor.stride(-1) == 1, tensor.stride()
     assert rotation.cos_sin_S2F.is_contiguous(), rotation.cos_sin_S2F.stride()
     assert rotation.cos_sin_S2F.dtype == torch.float32, rotation.cos_sin_S2F.dtype
     half = rotation.cos_sin_S2F.shape[1] // 2
     assert 2 * half <= depth, (half, depth)
     assert rotation.axis_F is None or rotation.axis_F.shape == (half,), rotation.axis_F
-    assert turns_AN.shape[1] == rows, turns_AN.shape
-    assert rotation.axis_F is not None or len(turns_AN) == 1, turns_AN.shape
-    assert batch.positions_N.shape == batch.requests_N.shape == (rows,), batch.positions_N.shape
+    assert places.turns_AN.shape[1] == rows, places.turns_AN.shape
+    assert rotation.axis_F is not None or len(places.turns_AN) == 1, places.turns_AN.shape
+    assert places.positions_N.shape == places.requests_N.shape == (rows,), places.positions_N.shape
     assert (pages_B2GTD.dtype in QUANTISED) == (scales is not None), pages_B2GTD.dtype
 
 
@@ -211,8 +221,7 @@ def rope_and_write_twin(
     k_NGD: torch.Tensor,
     v_NGD: torch.Tensor,
     pages_B2GTD: torch.Tensor,
-    batch: DeviceBatch,
-    turns_AN: torch.Tensor,
+    places: Places,
     rotation: Rotation,
     *,
     norms: HeadNorms | None = None,
@@ -225,16 +234,16 @@ def rope_and_write_twin(
         k = reference.rms_norm(k, norms.k_scale_D.float(), norms.eps)
     axis_F = rotation.axis_F
     half = rotation.cos_sin_S2F.shape[1] // 2
-    angles_AN2F = rotation.cos_sin_S2F[turns_AN.long()]
+    angles_AN2F = rotation.cos_sin_S2F[places.turns_AN.long()]
     cos_NF, sin_NF = angles_AN2F[0].split(half, dim=1)
     if axis_F is not None:
         pairs = torch.arange(half, device=axis_F.device)
         cos_NF, sin_NF = (t[axis_F.long(), :, pairs].T for t in angles_AN2F.split(half, dim=2))
     q, k = (_rotated(x, cos_NF[:, None], sin_NF[:, None]) for x in (q, k))
-    there = batch.positions_N >= 0
-    position, request = batch.positions_N[there].long(), batch.requests_N[there].long()
+    there = places.positions_N >= 0
+    position, request = places.positions_N[there].long(), places.requests_N[there].long()
     tokens = pages_B2GTD.shape[3]
-    page = batch.tables_RW[request, position // tokens].long()
+    page = places.tables_RW[request, position // tokens].long()
     for part, x in enumerate((k, v_NGD.float())):
         if scales is None:
             codes = x.to(pages_B2GTD.dtype)

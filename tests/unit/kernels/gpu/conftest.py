@@ -21,6 +21,13 @@ SHARED_BYTES_MAX = 227 * 1024
 """What one program may have on an H100 or H200."""
 
 
+@pytest.fixture
+def on_device() -> Iterator[None]:
+    """Tensors that a test makes are where kernels run: on a GPU where there is one."""
+    with DEVICE:
+        yield
+
+
 @dataclass(frozen=True)
 class Compiled:
     """Instructions are counted in the machine code, so one in a loop counts once."""

@@ -1,11 +1,14 @@
 """The GPU's words are the ones that tokens are drawn with everywhere else."""
 
+import pytest
 import torch
 import triton
 import triton.language as tl
 
 from tercet.kernels.gpu.counter_random import random_word, random_words_twin
 from tercet.workers.randomness import uniform
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 SEEDS = [0, 1, 7, 2**31, 2**63 - 1, 2**63, 2**64 - 1, -1, 2**200 + 9]
 POSITIONS = [0, 1, 1000, 2**31, 2**40]

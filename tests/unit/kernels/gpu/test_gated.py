@@ -3,6 +3,8 @@ import torch
 
 from tercet.kernels.gpu.gated import Gate, gated, gated_twin
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 

@@ -8,6 +8,8 @@ from tercet.kernels.gpu.kv_copy import (
     scatter_kv_twin,
 )
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 BLOCKS = torch.tensor([4, 0, 3])
 
 

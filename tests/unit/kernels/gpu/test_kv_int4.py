@@ -9,6 +9,8 @@ from tercet.kernels.gpu.kv_int4 import (
 )
 from tercet.kernels.packed_kv import packed_int4_bytes
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 SHAPES = [(4, 3, 128), (3, 1, 64), (3, 2, 64 * 33)]
 
 

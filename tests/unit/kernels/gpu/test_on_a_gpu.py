@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from tercet.kernels.gpu.device_batch import DeviceBatch
 from tercet.kernels.gpu.gated import Gate, gated, gated_twin
 from tercet.kernels.gpu.residual_norm import residual_norm, residual_norm_twin
-from tercet.kernels.gpu.rope_and_write import Rotation, rope_and_write, rope_and_write_twin
+from tercet.kernels.gpu.rope_and_write import Places, Rotation, rope_and_write, rope_and_write_twin
 from tercet.kernels.gpu.sampling import SamplingScratch, sample, sample_twin
 from tercet.kernels.gpu.skinny_gemm import Scratch, skinny_gemm, skinny_gemm_twin
 from tercet.kernels.gpu.token_shape import SamplingRows, SlotTables
@@ -103,7 +102,7 @@ def test_a_layers_launches_can_be_captured_and_replayed() -> None:
     rotation = Rotation(torch.cat([angles.cos(), angles.sin()], dim=1).float().contiguous())
     at = torch.arange(rows, dtype=torch.int32, device=DEVICE)
     tables = (7 - at)[:, None].contiguous()
-    batch = DeviceBatch(at, at, at + 3, at, tables)
+    places = Places(at + 3, at, tables, (at + 3)[None])
     pages, others = (
         torch.zeros(8, 2, heads_kv, 64, dim, dtype=x.dtype, device=DEVICE) for _ in "kv"
     )
@@ -118,7 +117,7 @@ def test_a_layers_launches_can_be_captured_and_replayed() -> None:
     def step() -> tuple[torch.Tensor, ...]:
         normed, total = residual_norm(x, residual, scale, 1e-6)
         q, k, v = heads_of(skinny_gemm(normed, qkv_weight, scratch))
-        turned = rope_and_write(q, k, v, pages, batch, (at + 3)[None], rotation)
+        turned = rope_and_write(q, k, v, pages, places, rotation)
         product = skinny_gemm(normed, up_weight, scratch)
         fused = skinny_gemm(normed, up_weight, scratch, gate=Gate.SILU)
         token = sample(logits, chosen, sampling, slots).token_R
@@ -134,7 +133,7 @@ def test_a_layers_launches_can_be_captured_and_replayed() -> None:
     graph.replay()
     normed, expected_total = residual_norm_twin(x, residual, scale, 1e-6)
     q, k, v = heads_of(skinny_gemm_twin(normed, qkv_weight))
-    expected = rope_and_write_twin(q, k, v, others, batch, (at + 3)[None], rotation)
+    expected = rope_and_write_twin(q, k, v, others, places, rotation)
     product = skinny_gemm_twin(normed, up_weight)
     torch.testing.assert_close(total, expected_total)
     loose = {"atol": 6e-2, "rtol": 6e-2}

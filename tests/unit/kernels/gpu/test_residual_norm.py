@@ -4,6 +4,8 @@ import torch
 from tercet.kernels import reference
 from tercet.kernels.gpu.residual_norm import residual_norm, residual_norm_twin, rms_norm
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 # The interpreter cuts bits off where a GPU rounds to bf16: up to two units in the last place.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 SHAPES = [(1, 64), (3, 7), (2, 513)]

@@ -5,14 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from tercet.kernels.gpu.device_batch import DeviceBatch
 from tercet.kernels.gpu.page_scales import PageScales
 from tercet.kernels.gpu.rope_and_write import (
     HeadNorms,
+    Places,
     Rotation,
     rope_and_write,
     rope_and_write_twin,
 )
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 H, G, D, T, PAGES = 5, 2, 12, 4, 7
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 4e-2}
@@ -26,14 +28,13 @@ def rotation(half: int, axes: int = 1, positions: int = 50) -> Rotation:
     return Rotation(table, axis)
 
 
-def places(positions: list[int], axes: int = 1) -> tuple[DeviceBatch, torch.Tensor]:
-    """Each row is of a request of its own, whose pages are neither in order nor apart by one; and how it turns."""
+def places(positions: list[int], axes: int = 1) -> Places:
+    """Each row is of a request of its own, whose pages are neither in order nor apart by one."""
     rows = len(positions)
     tables = torch.tensor([[6, 1, 3], [2, 5, 4]]).int()[torch.arange(rows) % 2]
     turns = torch.stack([torch.tensor(positions).clamp(min=0) + 7 * a for a in range(axes)])
-    starts, requests = torch.arange(rows + 1).int(), torch.arange(rows).flip(0).int()
-    at = torch.tensor(positions).int()
-    return DeviceBatch(starts, at, at, requests, tables), turns.int()
+    requests = torch.arange(rows).flip(0)
+    return Places(torch.tensor(positions).int(), requests.int(), tables, turns.int())
 
 
 def inputs(rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -58,10 +59,10 @@ def test_kernel_agrees_with_its_twin(
 ) -> None:
     q, k, v = inputs(3, dtype)
     norms = HeadNorms(torch.randn(D), torch.randn(D), 1e-6) if normed else None
-    (at, turns), turn = places([0, 9, 5], axes), rotation(half, axes)
+    at, turn = places([0, 9, 5], axes), rotation(half, axes)
     mine, theirs = pool(dtype), pool(dtype)
-    out = rope_and_write(q, k, v, mine, at, turns, turn, norms=norms)
-    twin = rope_and_write_twin(q, k, v, theirs, at, turns, turn, norms=norms)
+    out = rope_and_write(q, k, v, mine, at, turn, norms=norms)
+    twin = rope_and_write_twin(q, k, v, theirs, at, turn, norms=norms)
     close = {"atol": TOLERANCE[dtype], "rtol": TOLERANCE[dtype]}
     torch.testing.assert_close(out, twin, **close)
     torch.testing.assert_close(mine, theirs, **close)
@@ -73,10 +74,10 @@ def test_kernel_agrees_with_its_twin(
 def test_quantised_pages_hold_the_twins_codes(kind: torch.dtype) -> None:
     q, k, v = inputs(4, torch.float32)
     scales = PageScales(torch.tensor([0.05, 0.01]), torch.tensor([0.02, 0.005]))
-    (at, turns), turn = places([3, 4, 11, 0]), rotation(6)
+    at, turn = places([3, 4, 11, 0]), rotation(6)
     mine, theirs = pool(kind), pool(kind)
-    rope_and_write(q, k, v, mine, at, turns, turn, scales=scales)
-    rope_and_write_twin(q, k, v, theirs, at, turns, turn, scales=scales)
+    rope_and_write(q, k, v, mine, at, turn, scales=scales)
+    rope_and_write_twin(q, k, v, theirs, at, turn, scales=scales)
     wrong = (mine.view(torch.uint8) != theirs.view(torch.uint8)).sum()
     # A rotation that ends within rounding of the middle between two codes may go to either.
     assert wrong <= 1
@@ -90,9 +91,9 @@ def test_quantised_pages_hold_the_twins_codes(kind: torch.dtype) -> None:
 
 def test_queries_may_be_rotated_in_place() -> None:
     q, k, v = inputs(2, torch.float32)
-    (at, turns), turn = places([1, 2]), rotation(6)
-    expected = rope_and_write(q, k, v, pool(torch.float32), at, turns, turn)
-    out = rope_and_write(q, k, v, pool(torch.float32), at, turns, turn, out_NHD=q)
+    at, turn = places([1, 2]), rotation(6)
+    expected = rope_and_write(q, k, v, pool(torch.float32), at, turn)
+    out = rope_and_write(q, k, v, pool(torch.float32), at, turn, out_NHD=q)
     assert out is q
     assert torch.equal(q, expected)
 
@@ -100,15 +101,15 @@ def test_queries_may_be_rotated_in_place() -> None:
 def test_padding_writes_nothing() -> None:
     q, k, v = inputs(3, torch.float32)
     pages = pool(torch.float32)
-    rope_and_write(q, k, v, pages, *places([2, -1, -1]), rotation(6))
+    rope_and_write(q, k, v, pages, places([2, -1, -1]), rotation(6))
     assert pages.count_nonzero() == 2 * G * D
 
 
 def test_a_row_does_not_feel_the_batch() -> None:
     q, k, v = inputs(4, torch.float32)
     norms = HeadNorms(torch.randn(D), torch.randn(D), 1e-6)
-    (at, turns), turn, together = places([0, 9, 5, 10]), rotation(4), pool(torch.float32)
-    out = rope_and_write(q, k, v, together, at, turns, turn, norms=norms)
+    at, turn, together = places([0, 9, 5, 10]), rotation(4), pool(torch.float32)
+    out = rope_and_write(q, k, v, together, at, turn, norms=norms)
     apart = pool(torch.float32)
     for n in range(4):
         row = slice(n, n + 1)
@@ -116,10 +117,9 @@ def test_a_row_does_not_feel_the_batch() -> None:
             at,
             positions_N=at.positions_N[row],
             requests_N=at.requests_N[row],
+            turns_AN=at.turns_AN[:, row],
         )
-        mine = rope_and_write(
-            q[row], k[row], v[row], apart, alone, turns[:, row], turn, norms=norms
-        )
+        mine = rope_and_write(q[row], k[row], v[row], apart, alone, turn, norms=norms)
         assert torch.equal(mine[0], out[n])
     assert torch.equal(apart, together)
 
@@ -128,9 +128,9 @@ def test_one_axis_turns_as_transformers_turns() -> None:
     from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb  # noqa: PLC0415
 
     q, k, v = inputs(3, torch.float32)
-    (at, turns), turn, pages = places([7, 3, 11]), rotation(6), pool(torch.float32)
-    out = rope_and_write(q, k, v, pages, at, turns, turn)
-    cos, sin = (t.repeat(1, 2)[turns[0]] for t in turn.cos_sin_S2F.split(6, dim=1))
+    at, turn, pages = places([7, 3, 11]), rotation(6), pool(torch.float32)
+    out = rope_and_write(q, k, v, pages, at, turn)
+    cos, sin = (t.repeat(1, 2)[at.turns_AN[0]] for t in turn.cos_sin_S2F.split(6, dim=1))
     theirs, _ = apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=1)
     torch.testing.assert_close(out, theirs, atol=1e-6, rtol=1e-6)
 
@@ -146,11 +146,11 @@ def test_three_axes_turn_as_transformers_turns() -> None:
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": sections}
     config = Qwen2VLTextConfig(hidden_size=H * D, num_attention_heads=H, rope_parameters=rope)
     q, k, v = inputs(3, torch.float32)
-    at, turns = places([7, 3, 11], axes=3)
+    at = places([7, 3, 11], axes=3)
     axis = torch.repeat_interleave(torch.arange(3), torch.tensor(sections)).int()
     turn = Rotation(rotation(6).cos_sin_S2F, axis)
-    out = rope_and_write(q, k, v, pool(torch.float32), at, turns, turn)
-    cos, sin = Qwen2VLRotaryEmbedding(config)(v, turns[:, None].long())
+    out = rope_and_write(q, k, v, pool(torch.float32), at, turn)
+    cos, sin = Qwen2VLRotaryEmbedding(config)(v, at.turns_AN[:, None].long())
     queries, keys = (x.transpose(0, 1)[None] for x in (q, k))
     theirs, _ = apply_rotary_pos_emb(queries, keys, cos, sin)
     torch.testing.assert_close(out, theirs[0].transpose(0, 1), atol=1e-5, rtol=1e-5)
@@ -163,8 +163,8 @@ def launch(half: int, coded: bool) -> None:
     pages = torch.empty(4, 2, 8, 64, depth, dtype=kind)
     norms = HeadNorms(torch.empty(depth), torch.empty(depth), 1e-6)
     scales = PageScales(torch.ones(8), torch.ones(8)) if coded else None
-    (at, turns), turn = places([1, 2], axes=3), rotation(half, axes=3)
-    rope_and_write(q, k, k, pages, at, turns, turn, norms=norms, scales=scales)
+    at, turn = places([1, 2], axes=3), rotation(half, axes=3)
+    rope_and_write(q, k, k, pages, at, turn, norms=norms, scales=scales)
 
 
 @pytest.mark.parametrize(("half", "coded"), [(64, False), (32, True)])

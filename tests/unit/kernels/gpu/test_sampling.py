@@ -14,7 +14,8 @@ from tercet.request import RequestSpec, Sampling
 from tercet.workers.sampler import Sampler
 from tercet.workers.sequence import Sequence
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("on_device")
+
 CHUNK = 16
 """Some 40 tokens are then several chunks."""
 
@@ -48,7 +49,7 @@ def _is_plain(s: Sampling) -> bool:
 
 
 def tables_of(sequences: list[Sequence], vocab: int) -> SlotTables:
-    tables = SlotTables.zeros(len(sequences), vocab, CPU)
+    tables = SlotTables.zeros(len(sequences), vocab, torch.get_default_device())
     for slot, s in enumerate(sequences):
         prompt, output = torch.tensor(s.spec.prompt), torch.tensor(s.output, dtype=torch.int64)
         tables.take(slot, prompt, output, tuple(s.spec.sampling.logit_bias.items()))
@@ -58,7 +59,7 @@ def tables_of(sequences: list[Sequence], vocab: int) -> SlotTables:
 def draw(
     logits: torch.Tensor, rows: SamplingRows, tables: SlotTables | None = None, chunk: int = CHUNK
 ) -> Sampled:
-    return sample(logits, rows, SamplingScratch(*logits.shape, CPU, chunk), tables)
+    return sample(logits, rows, SamplingScratch(*logits.shape, logits.device, chunk), tables)
 
 
 def keyed(logits: list[float], count: int, **options: float) -> tuple[torch.Tensor, SamplingRows]:
@@ -87,8 +88,8 @@ CUTS: list[dict[str, float]] = [
 @pytest.mark.parametrize("cut", CUTS)
 def test_tokens_and_logprobs_are_the_plain_samplers(cut: dict[str, float], ties: bool) -> None:
     vocab, count = 43, 4
-    generator = torch.Generator().manual_seed(len(cut) + ties)
-    logits = 2 * torch.randn(count, vocab, generator=generator)
+    torch.manual_seed(len(cut) + ties)
+    logits = 2 * torch.randn(count, vocab)
     logits = logits.round() if ties else logits
     sequences = []
     for i in range(count):
@@ -112,7 +113,8 @@ def test_tokens_and_logprobs_are_the_plain_samplers(cut: dict[str, float], ties:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_twin_draws_the_same(dtype: torch.dtype) -> None:
-    logits = torch.randn(4, 37, generator=torch.Generator().manual_seed(5)).to(dtype)
+    torch.manual_seed(5)
+    logits = torch.randn(4, 37).to(dtype)
     options = [{"top_p": 0.8}, {"top_k": 7, "temperature": 0.7}, {"frequency_penalty": 1.0}, {}]
     sequences = [
         sequence(Sampling(**{"temperature": 1.0, "seed": 9, **o}), [1, 1, 2], [3])  # type: ignore[arg-type]
@@ -133,7 +135,7 @@ def test_the_twins_frequencies_are_the_softmax() -> None:
 
 
 def test_the_kernel_draws_what_the_twin_draws_under_many_keys() -> None:
-    logits, rows = keyed([math.log(p) for p in (0.4, 0.3, 0.2, 0.06, 0.04)], 100)
+    logits, rows = keyed([math.log(p) for p in (0.4, 0.3, 0.2, 0.06, 0.04)], 60)
     tokens = draw(logits, rows).token_R
     assert torch.equal(tokens, sample_twin(logits, rows).token_R)
     assert len(tokens.unique()) == 5
@@ -156,7 +158,7 @@ def test_the_kernel_draws_what_the_twin_draws_under_many_keys() -> None:
 def test_the_cuts_keep_exactly_these_and_ties_with_the_last_of_them(
     logits: list[float], cut: dict[str, float], kept: set[int]
 ) -> None:
-    scratch = SamplingScratch(1, len(logits), CPU, CHUNK)
+    scratch = SamplingScratch(1, len(logits), torch.get_default_device(), CHUNK)
     sample(*keyed(logits, 1, **cut), scratch)
     weights = [math.exp(x - max(logits)) for x in logits]
     left = scratch.mass.sum().item() / MASS_ONE
@@ -166,8 +168,8 @@ def test_the_cuts_keep_exactly_these_and_ties_with_the_last_of_them(
 
 def test_a_nucleus_that_fills_many_bins_and_chunks_is_cut_where_the_twin_cuts() -> None:
     """Weights spread so evenly that the search has thousands of candidates, many of them equal."""
-    generator = torch.Generator().manual_seed(1)
-    logits = (torch.randn(1, 3000, generator=generator) * 4).round() / 8
+    torch.manual_seed(1)
+    logits = (torch.randn(1, 3000) * 4).round() / 8
     rows = rows_of(
         [sequence(Sampling(temperature=1.0, top_p=0.9, seed=s), [], [1]) for s in range(2)]
     )
@@ -176,7 +178,8 @@ def test_a_nucleus_that_fills_many_bins_and_chunks_is_cut_where_the_twin_cuts() 
 
 
 def test_a_row_does_not_feel_the_batch() -> None:
-    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(2)
+    logits = torch.randn(5, 40)
     options = [{"top_p": 0.9}, {"top_k": 3}, {"temperature": 0.0}, {"presence_penalty": 0.5}, {}]
     sequences = [
         sequence(Sampling(**{"temperature": 1.0, "seed": 3, **o}), [1, 2], [3])  # type: ignore[arg-type]
@@ -227,14 +230,15 @@ def test_rows_may_lie_apart_and_no_rows_are_no_work() -> None:
     logits = torch.randn(6, 64)[::2, 10:50]
     rows = rows_of([sequence(Sampling(), [], [1])] * 3)
     assert torch.equal(draw(logits, rows).token_R.long(), logits.argmax(1))
-    nothing = sample(logits[:0], rows, SamplingScratch(3, 40, CPU))
+    nothing = sample(logits[:0], rows, SamplingScratch(3, 40, torch.get_default_device()))
     assert nothing.token_R.shape == (0,)
 
 
 def launch() -> None:
     vocab = 151_936
     rows = rows_of([sequence(Sampling(), [], [1])])
-    scratch, tables = SamplingScratch(1, vocab, CPU), SlotTables.zeros(1, vocab, CPU)
+    device = torch.get_default_device()
+    scratch, tables = SamplingScratch(1, vocab, device), SlotTables.zeros(1, vocab, device)
     sample(torch.empty(1, vocab, dtype=torch.bfloat16), rows, scratch, tables)
 
 

@@ -10,8 +10,14 @@ from tercet.kernels.gpu.skinny_gemm import (
     skinny_gemm_twin,
 )
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-SCRATCH = Scratch(torch.device("cpu"))
+
+
+@pytest.fixture
+def scratch(on_device: None) -> Scratch:
+    return Scratch(torch.get_default_device())
 
 
 def inputs(
@@ -25,9 +31,11 @@ def inputs(
 @pytest.mark.parametrize(
     ("m", "n", "k"), [(1, 70, 1056), (5, 64, 200), (19, 6, 64), (64, 34, 1152)]
 )
-def test_kernel_agrees_with_its_twin(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+def test_kernel_agrees_with_its_twin(
+    scratch: Scratch, m: int, n: int, k: int, dtype: torch.dtype
+) -> None:
     x, weight = inputs(m, n, k, dtype)
-    out, tolerance = skinny_gemm(x, weight, SCRATCH), TOLERANCE[dtype]
+    out, tolerance = skinny_gemm(x, weight, scratch), TOLERANCE[dtype]
     assert out.dtype == dtype
     torch.testing.assert_close(out, skinny_gemm_twin(x, weight), atol=tolerance, rtol=tolerance)
 
@@ -37,39 +45,39 @@ def test_kernel_agrees_with_its_twin(m: int, n: int, k: int, dtype: torch.dtype)
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("added", [False, True])
 def test_what_is_fused_in_agrees_with_its_twin(
-    k: int, gate: Gate | None, biased: bool, added: bool
+    scratch: Scratch, k: int, gate: Gate | None, biased: bool, added: bool
 ) -> None:
     n, outputs = 76, 38 if gate else 76
     x, weight = inputs(3, n, k)
     bias = torch.randn(n) if biased else None
     residual = torch.randn(3, outputs) if added else None
     fused = {"bias_N": bias, "gate": gate, "residual_MN": residual}
-    out = skinny_gemm(x, weight, SCRATCH, **fused)
+    out = skinny_gemm(x, weight, scratch, **fused)
     assert out.shape == (3, outputs)
     torch.testing.assert_close(out, skinny_gemm_twin(x, weight, **fused), atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_does_not_feel_the_batch() -> None:
+def test_a_row_does_not_feel_the_batch(scratch: Scratch) -> None:
     x, weight = inputs(7, 70, 1056)
-    together = skinny_gemm(x, weight, SCRATCH)
+    together = skinny_gemm(x, weight, scratch)
     for m in range(7):
-        assert torch.equal(skinny_gemm(x[m : m + 1], weight, SCRATCH)[0], together[m])
+        assert torch.equal(skinny_gemm(x[m : m + 1], weight, scratch)[0], together[m])
 
 
-def test_whoever_counts_to_the_end_puts_the_count_back() -> None:
+def test_whoever_counts_to_the_end_puts_the_count_back(scratch: Scratch) -> None:
     x, weight = inputs(2, 200, 1056)
     assert plan_of(200, 1056).splits > 1
-    first = skinny_gemm(x, weight, SCRATCH)
-    assert not SCRATCH.done.any()
-    assert torch.equal(skinny_gemm(x, weight, SCRATCH), first)
+    first = skinny_gemm(x, weight, scratch)
+    assert not scratch.done.any()
+    assert torch.equal(skinny_gemm(x, weight, scratch), first)
 
 
-def test_rows_and_weights_may_lie_apart() -> None:
+def test_rows_and_weights_may_lie_apart(scratch: Scratch) -> None:
     x, weight = inputs(4, 20, 128)
     expected = skinny_gemm_twin(x[::2, :64], weight[:, 64:])
-    out = skinny_gemm(x[::2, :64], weight[:, 64:], SCRATCH)
+    out = skinny_gemm(x[::2, :64], weight[:, 64:], scratch)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    assert skinny_gemm(x[:0], weight, SCRATCH).shape == (0, 20)
+    assert skinny_gemm(x[:0], weight, scratch).shape == (0, 20)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +91,17 @@ def test_parts_of_sums_fit_the_scratch_memory(outputs: int, k: int) -> None:
 
 
 def launch(m: int, n: int, k: int, gated: bool) -> None:
+    scratch = Scratch(torch.get_default_device())
     x, weight = (torch.empty(r, k, dtype=torch.bfloat16) for r in (m, 2 * n if gated else n))
     gate = Gate.SILU if gated else None
     residual = None if gated else torch.empty(m, n, dtype=torch.bfloat16)
-    skinny_gemm(x, weight, SCRATCH, gate=gate, residual_MN=residual)
+    skinny_gemm(x, weight, scratch, gate=gate, residual_MN=residual)
 
 
-@pytest.mark.parametrize("m", [1, 64])
-@pytest.mark.parametrize(("n", "k", "gated"), [(4096, 14336, False), (12288, 4096, True)])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "gated"),
+    [(1, 4096, 14336, False), (64, 4096, 14336, False), (64, 12288, 4096, True)],
+)
 def test_the_kernel_compiles_to_wgmma_behind_asynchronous_copies(compiled, m, n, k, gated) -> None:
     (kernel,) = compiled(launch, m, n, k, gated)
     kernel.check()

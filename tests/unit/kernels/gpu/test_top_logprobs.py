@@ -7,7 +7,7 @@ from tercet.kernels.gpu.sampling import SamplingScratch, sample
 from tercet.kernels.gpu.token_shape import SamplingRows
 from tercet.kernels.gpu.top_logprobs import Alternatives, top_logprobs, top_logprobs_twin
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def greedy(count: int) -> SamplingRows:
@@ -19,7 +19,7 @@ def greedy(count: int) -> SamplingRows:
 
 
 def kernel(logits: torch.Tensor, wanted: list[int], alternatives: int) -> Alternatives:
-    scratch = SamplingScratch(len(wanted), logits.shape[1], CPU, chunk=8)
+    scratch = SamplingScratch(len(wanted), logits.shape[1], logits.device, chunk=8)
     sample(logits, greedy(len(wanted)), scratch)
     return top_logprobs(logits, torch.tensor(wanted).int(), alternatives, scratch)
 
@@ -27,7 +27,8 @@ def kernel(logits: torch.Tensor, wanted: list[int], alternatives: int) -> Altern
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("ties", [False, True])
 def test_kernel_agrees_with_its_twin(dtype: torch.dtype, ties: bool) -> None:
-    logits = 2 * torch.randn(4, 37, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(4, 37)
     logits = (logits.round() if ties else logits).to(dtype)
     logits[2, :30] = -math.inf
     wanted = [5, 0, 7, 2]
@@ -46,7 +47,7 @@ def test_logits_that_are_no_numbers_have_no_alternatives() -> None:
 
 def launch() -> None:
     vocab = 151_936
-    scratch = SamplingScratch(1, vocab, CPU)
+    scratch = SamplingScratch(1, vocab, torch.device("cpu"))
     top_logprobs(torch.empty(1, vocab, dtype=torch.bfloat16), torch.ones(1).int(), 20, scratch)
 
 
