@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,6 +40,9 @@ from tercet.workers.transfer.backends import backend
 from tercet.workers.transfer.base import HOST, Memory, TransferEvent
 from tercet.workers.transfer.packing import measured_profile
 from tercet.workers.transfer.thread import TransferThread
+
+if TYPE_CHECKING:
+    from tercet.workers.parallel.crew import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +91,7 @@ class Worker:
         self._host_id = host_id()
         name = f"{worker}:{incarnation}"
         self._engine = EngineThread(self._open_engine, self._on_engine, self._fail, name)
+        self._crew: Crew | None = None
         self._codecs: Codecs | None = None
         self._packing: PackingThread | None = None
         self._transfer: TransferThread | None = None
@@ -104,6 +109,9 @@ class Worker:
         """Load the model, register its KV memory, listen. Raises what went wrong, with nothing left running."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._over = asyncio.get_running_loop().create_future()
+        ranks = self._config.pools.of(self._role).tensor_parallel
+        if ranks > 1:
+            self._crew = self._open_crew(ranks)
         try:
             runner = (await self._engine.start()).runner
             self._codecs = await asyncio.to_thread(
@@ -171,6 +179,8 @@ class Worker:
         if self._transfer is not None:
             await asyncio.to_thread(self._transfer.stop)
         await self._engine.stop()
+        if self._crew is not None:
+            await asyncio.to_thread(self._crew.stop)
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
@@ -206,7 +216,18 @@ class Worker:
 
     def _open_engine(self) -> Engine:
         config = self._config.engine_of(self._role)
-        return Engine(self._load_runner(self._config.model, config), config, self._clock)
+        load = self._load_runner if self._crew is None else self._crew.load
+        return Engine(load(self._config.model, config), config, self._clock)
+
+    def _open_crew(self, ranks: int) -> "Crew":
+        from tercet.workers.parallel.crew import Crew  # noqa: PLC0415 -- seconds of transformers
+
+        loop = asyncio.get_running_loop()
+
+        def lost(exc: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fail, exc)
+
+        return Crew(ranks, f"{self._worker}:{self._incarnation}", lost)
 
     async def _open_transfer(self, kv: KvPool, codecs: Codecs | None) -> TransferThread:
         device = HOST if kv.device.type == "cpu" else kv.device.index or 0
