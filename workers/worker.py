@@ -33,12 +33,14 @@ from tercet.workers.greeting import Greeting
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.move import Outcome, Packed
 from tercet.workers.packing_thread import PackingThread
+from tercet.workers.parallel.transfer import ParallelTransfer
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.backends import backend
-from tercet.workers.transfer.base import HOST, Memory, TransferEvent
+from tercet.workers.transfer.base import TransferEvent
 from tercet.workers.transfer.packing import measured_profile
+from tercet.workers.transfer.pool_memory import pool_memory
 from tercet.workers.transfer.thread import TransferThread
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class Worker:
         self._crew: Crew | None = None
         self._codecs: Codecs | None = None
         self._packing: PackingThread | None = None
-        self._transfer: TransferThread | None = None
+        self._transfer: TransferThread | ParallelTransfer | None = None
         self._board: Switchboard | None = None
         self._server: LinkServer | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -125,6 +127,7 @@ class Worker:
                 runner.compat,
                 self._transfer.region,
                 self._transfer.staged,
+                self._transfer.others,
             )
             self._board = self._open_board(self._transfer, runner.kv, greeting)
             port = await self._listen(self._board, greeting)
@@ -229,8 +232,9 @@ class Worker:
 
         return Crew(ranks, f"{self._worker}:{self._incarnation}", lost)
 
-    async def _open_transfer(self, kv: KvPool, codecs: Codecs | None) -> TransferThread:
-        device = HOST if kv.device.type == "cpu" else kv.device.index or 0
+    async def _open_transfer(
+        self, kv: KvPool, codecs: Codecs | None
+    ) -> TransferThread | ParallelTransfer:
         loop = asyncio.get_running_loop()
 
         def deliver(event: TransferEvent) -> None:
@@ -239,16 +243,25 @@ class Worker:
         def crashed(exc: BaseException) -> None:
             loop.call_soon_threadsafe(self._fail, exc)
 
-        transfer = TransferThread(
-            f"{self._worker}:{self._incarnation}",
-            Memory(kv.address, kv.block_bytes, kv.blocks, kv.generation_address, device),
-            self._config.transfer,
-            backend(self._config.transfer),
-            deliver,
-            crashed,
-            decoder=None if codecs is None else codecs.unpacker,
-            staging=None if codecs is None else codecs.packer.staging.memory,
-        )
+        name, config = f"{self._worker}:{self._incarnation}", self._config.transfer
+        transfer: TransferThread | ParallelTransfer
+        if self._crew is None:
+            transfer = TransferThread(
+                name,
+                pool_memory(kv),
+                config,
+                backend(config),
+                deliver,
+                crashed,
+                decoder=None if codecs is None else codecs.unpacker,
+                staging=None if codecs is None else codecs.packer.staging.memory,
+            )
+        else:
+            followers = self._crew.followers
+            memory = pool_memory(kv, ranks=1 + len(followers))
+            transfer = ParallelTransfer(
+                name, memory, config, backend(config), deliver, crashed, followers
+            )
         await asyncio.to_thread(transfer.start)
         return transfer
 
@@ -266,7 +279,9 @@ class Worker:
         packing.start()
         return packing
 
-    def _open_board(self, transfer: TransferThread, kv: KvPool, greeting: Greeting) -> Switchboard:
+    def _open_board(
+        self, transfer: TransferThread | ParallelTransfer, kv: KvPool, greeting: Greeting
+    ) -> Switchboard:
         if self._codecs is not None:
             self._packing = self._open_packing(self._codecs)
         return Switchboard(

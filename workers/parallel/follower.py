@@ -1,97 +1,146 @@
-"""The process of a rank beyond the first: `python -m tercet.workers.parallel.follower SETTINGS`, started by `crew`.
+"""A follower as its worker sees it: a child process that lives no longer than the worker, and two pipes to it."""
 
-Computes what it is told, in lockstep with the others, and ends when the worker does, however that ends.
-"""
-
-import ctypes
-import logging
 import os
-import signal
 import socket
+import struct
+import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import msgspec
-from torch._C._distributed_c10d import TCPStore
 
-from tercet.errors import TercetError
-from tercet.workers.model_runner import ModelRunner
-from tercet.workers.parallel.crew import HOST
-from tercet.workers.parallel.group import Group
+from tercet.errors import ModelUnsupported, PeerLost, TransferFailed
+from tercet.wire import KvRegion
 from tercet.workers.parallel.orders import (
-    Compute,
-    Join,
+    Answer,
     Loaded,
+    Opened,
+    OpenTransfer,
     Settings,
     Stop,
     Unable,
-    WordOrder,
-    WorkOrder,
 )
-from tercet.workers.parallel.part import load_part
 from tercet.workers.parallel.pipe import Pipe
-from tercet.workers.runner import Slice
+from tercet.workers.runner import RunnerLost
+from tercet.workers.transfer.base import TransferEvent
 
-PR_SET_PDEATHSIG = 1
+LOAD_WAIT_S = 600.0
+"""For a follower's model once our own is here; whoever starts the worker is less patient."""
+OPEN_WAIT_S = 60.0
+SEND_WAIT_S = 2.0
+"""A follower that takes nothing for so long hangs."""
+STOP_WAIT_S = 5.0
+STDERR = 2
 
-logger = logging.getLogger(__name__)
 
+class Follower:
+    """One of them. `ended` is called on a thread of its own."""
 
-class FollowerProcess:
-    """The main thread computes, another one hears words."""
+    def __init__(self, name: str, settings: Settings, ended: "Callable[[Follower], None]") -> None:
+        self.name = name
+        self._settings, self._ended = settings, ended
+        work, self._their_work = _pair()
+        word, self._their_word = _pair()
+        self.work: Pipe[None] = Pipe(work, type(None))
+        self.word: Pipe[Answer] = Pipe(word, Answer)
+        self.on_transfer: Callable[[TransferEvent], None] = _unexpected
+        """Called on a thread of its own with what its transfer says."""
+        self._answers: SimpleQueue[Loaded | Unable | Opened | None] = SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._patience_s = 0.0
+        # The process dies with the thread that made it, which therefore stays until the process has ended.
+        self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
+        self._keeper.start()
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._group = Group(settings.rank, settings.ranks)
-        self._work: Pipe[WorkOrder] = Pipe(socket.socket(fileno=settings.work), WorkOrder)
-        self._word: Pipe[WordOrder] = Pipe(socket.socket(fileno=settings.word), WordOrder)
-        self._listener = threading.Thread(target=self._listen, name="words", daemon=True)
+    @property
+    def alive(self) -> bool:
+        return self._keeper.is_alive()
 
-    def run(self) -> None:
-        """Until the worker has no more work; raises what cannot be computed."""
-        self._listener.start()
+    def wait_loaded(self) -> None:
+        """Raises what keeps it from loading."""
+        answer = self._answer(LOAD_WAIT_S)
+        if isinstance(answer, Unable):
+            raise ModelUnsupported(f"{self.name}: {answer.reason}")
+        assert isinstance(answer, Loaded), answer
+        self._patience_s = STOP_WAIT_S
+
+    def open_transfer(self, order: OpenTransfer) -> KvRegion:
+        """Raises TransferFailed with what the backend says."""
+        self.word.send(order)
+        answer = self._answer(OPEN_WAIT_S)
+        if isinstance(answer, Unable):
+            raise TransferFailed(f"{self.name}: {answer.reason}")
+        assert isinstance(answer, Opened), answer
+        return answer.region
+
+    def dismiss(self) -> None:
+        """It need not compute any more, and should end."""
+        with suppress(PeerLost):  # it has ended already
+            self.word.send(Stop())
+        self.work.close()
+
+    def end(self) -> None:
+        """Waits for its end, which is violent if need be, and where it still loads."""
+        self._keeper.join(self._patience_s)
+        if self._keeper.is_alive() and self._process is not None:
+            self._process.kill()
+            self._keeper.join()
+        self.word.close()
+
+    def _answer(self, wait_s: float) -> Loaded | Unable | Opened:
         try:
-            runner = load_part(self._settings.model, self._settings.engine, self._group).runner
-        except TercetError as exc:
-            self._word.send(Unable(str(exc)))
-            return
-        self._word.send(Loaded())
-        while (order := self._work.receive()) is not None:
-            self._obey(runner, order)
-        self._listener.join()
+            answer = self._answers.get(timeout=wait_s)
+        except Empty:
+            raise RunnerLost(f"{self.name} says nothing after {wait_s:g} s") from None
+        if answer is None:
+            raise RunnerLost(f"{self.name} has ended")
+        return answer
 
-    def _obey(self, runner: ModelRunner, order: WorkOrder) -> None:
-        match order:
-            case Join(port=port):
-                store = TCPStore(HOST, port, self._group.ranks, is_master=False)
-                self._group.join(store, runner.kv.device)
-            case Compute(shares=shares):
-                runner.forward([Slice(s.tokens, s.start, s.blocks, sample=False) for s in shares])
+    def _keep(self) -> None:
+        try:
+            with self._spawn() as process:
+                self._process = process
+                while (answer := self.word.receive()) is not None:
+                    if isinstance(answer, Loaded | Unable | Opened):
+                        self._answers.put(answer)
+                    else:
+                        self.on_transfer(answer)
+        finally:
+            self._answers.put(None)
+            self._ended(self)
 
-    def _listen(self) -> None:
-        while (order := self._word.receive()) is not None:
-            match order:
-                case Stop():
-                    return
-        os._exit(1)  # the worker is dead, and the main thread may be deep in a step
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        ends = (self._their_work, self._their_word)
+        work, word = (end.fileno() for end in ends)
+        settings = msgspec.structs.replace(self._settings, work=work, word=word)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tercet.workers.parallel.process",
+                msgspec.json.encode(settings),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=STDERR,  # what a library prints there may not be part of our own output
+            pass_fds=(work, word),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # Ctrl-C is for whoever started us
+        )
+        for end in ends:
+            end.close()
+        return process
 
 
-def die_with(parent: int) -> None:
-    """The kernel ends this process when the thread that made it ends, even where it is stopped and reads no pipe."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the worker is dead already")
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Ours, which does not wait for ever to be rid of something, and the follower's."""
+    ours, theirs = socket.socketpair()
+    wait = struct.pack("ll", int(SEND_WAIT_S), 0)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+    return ours, theirs
 
 
-def main() -> None:
-    settings = msgspec.json.decode(sys.argv[1], type=Settings)
-    die_with(settings.parent)
-    try:
-        FollowerProcess(settings).run()
-    except BaseException:
-        logger.exception("rank %d has failed", settings.rank)
-        os._exit(1)  # its threads may be in foreign code, and rank 0 waits for its sums
-
-
-if __name__ == "__main__":
-    main()
+def _unexpected(event: TransferEvent) -> None:
+    raise AssertionError(f"{event} of a transfer that was not opened")

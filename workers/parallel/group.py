@@ -7,6 +7,8 @@ import torch
 from torch import distributed
 from torch._C._distributed_c10d import Store
 
+HOST = "127.0.0.1"
+"""Where ranks find each other: they are on one node, whose name need not mean anything."""
 TIMEOUT_S = 120.0
 """Of one sum. A rank that has died is noticed at once; one that hangs, sooner by `control.step_timeout_s`."""
 
@@ -41,9 +43,8 @@ class Group:
 
 
 def _gloo(store: Store, group: Group) -> _Backend:
-    """All ranks are on one node, whose name need not mean anything."""
     options = distributed.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-    options._devices = [distributed.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+    options._devices = [distributed.ProcessGroupGloo.create_device(hostname=HOST)]
     options._timeout = timedelta(seconds=TIMEOUT_S)
     backend: _Backend = distributed.ProcessGroupGloo(store, group.rank, group.ranks, options)  # type: ignore[assignment]
     return backend

@@ -2,7 +2,9 @@
 
 from msgspec import Struct
 
-from tercet.config import EngineConfig, ModelConfig
+from tercet.config import EngineConfig, ModelConfig, TransferConfig
+from tercet.wire import KvRegion
+from tercet.workers.transfer.base import Pulled, PullFailed, PullJob, Settled
 
 
 class Settings(Struct, frozen=True):
@@ -52,7 +54,34 @@ class Stop(Struct, frozen=True, tag=True):
     """End in good order. The end of the pipe without it means that the worker is dead."""
 
 
-WordOrder = Stop
+class OpenTransfer(Struct, frozen=True, tag=True):
+    """Let peers read from you, by an agent of this name; answered by `Opened`."""
+
+    agent: str
+    config: TransferConfig
+
+
+class AddPeer(Struct, frozen=True, tag=True):
+    """See `Transfer`."""
+
+    peer: str
+    region: KvRegion
+    others: tuple[KvRegion, ...]
+
+
+class RemovePeer(Struct, frozen=True, tag=True):
+    """See `Transfer`."""
+
+    peer: str
+
+
+class ExpectReaders(Struct, frozen=True, tag=True):
+    """See `Transfer`."""
+
+    readers: int
+
+
+WordOrder = Stop | OpenTransfer | AddPeer | RemovePeer | ExpectReaders | PullJob
 
 # ---- follower -> worker ----------------------------------------------------------------------------------------------
 
@@ -67,4 +96,10 @@ class Unable(Struct, frozen=True, tag=True):
     reason: str
 
 
-Answer = Loaded | Unable
+class Opened(Struct, frozen=True, tag=True):
+    """What peers need to read from the follower."""
+
+    region: KvRegion
+
+
+Answer = Loaded | Unable | Opened | Pulled | PullFailed | Settled
