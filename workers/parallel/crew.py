@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 
 import torch
-from torch._C._distributed_c10d import TCPStore
 
 from tercet.config import EngineConfig, ModelConfig
 from tercet.workers.parallel.follower import Follower
-from tercet.workers.parallel.group import HOST, Group
+from tercet.workers.parallel.group import Group, nccl_sum, rendezvous
 from tercet.workers.parallel.orders import Join, Settings
 from tercet.workers.parallel.part import load_part
 from tercet.workers.parallel.runner import ParallelRunner
+from tercet.workers.parallel.shared_sum import Mesh
 from tercet.workers.runner import RunnerLost
 
 Lost = Callable[[BaseException], None]
@@ -23,6 +23,7 @@ class Crew:
     def __init__(self, ranks: int, name: str, lost: Lost) -> None:
         self._ranks, self._name, self._lost = ranks, name, lost
         self._serving = False
+        self._mesh = Mesh(ranks)
         self.followers: list[Follower] = []
 
     def load(self, model: ModelConfig, engine: EngineConfig) -> ParallelRunner:
@@ -32,7 +33,8 @@ class Crew:
         """
         for rank in range(1, self._ranks):
             name = f"{self._name}, rank {rank}"
-            self.followers.append(Follower(name, self._settings(rank, model, engine), self._ended))
+            settings = Settings(rank, self._ranks, model, engine, os.getpid())
+            self.followers.append(Follower(name, settings, self._mesh, self._ended))
         group = Group(0, self._ranks)
         part = load_part(model, engine, group)
         for follower in self.followers:
@@ -54,16 +56,21 @@ class Crew:
             follower.dismiss()
         for follower in self.followers:
             follower.end()
+        self._mesh.close()
 
     def _join(self, group: Group, device: torch.device) -> None:
-        store = TCPStore(HOST, 0, self._ranks, is_master=True, wait_for_workers=False)
+        if device.type == "cpu":
+            self._tell(Join())
+            group.join(self._mesh.side(0))
+        else:
+            store = rendezvous(self._ranks)
+            self._tell(Join(store.port))
+            group.join(nccl_sum(store, group, device))
+
+    def _tell(self, order: Join) -> None:
         for follower in self.followers:
-            follower.work.send(Join(store.port))
-        group.join(store, device)
+            follower.work.send(order)
 
     def _ended(self, follower: "Follower") -> None:
         if self._serving:
             self._lost(RunnerLost(f"{follower.name} has ended"))
-
-    def _settings(self, rank: int, model: ModelConfig, engine: EngineConfig) -> Settings:
-        return Settings(rank, self._ranks, model, engine, os.getpid())

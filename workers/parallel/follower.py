@@ -24,6 +24,7 @@ from tercet.workers.parallel.orders import (
     Unable,
 )
 from tercet.workers.parallel.pipe import Pipe
+from tercet.workers.parallel.shared_sum import Mesh
 from tercet.workers.runner import RunnerLost
 from tercet.workers.transfer.base import TransferEvent
 
@@ -39,9 +40,11 @@ STDERR = 2
 class Follower:
     """One of them. `ended` is called on a thread of its own."""
 
-    def __init__(self, name: str, settings: Settings, ended: "Callable[[Follower], None]") -> None:
+    def __init__(
+        self, name: str, settings: Settings, mesh: Mesh, ended: "Callable[[Follower], None]"
+    ) -> None:
         self.name = name
-        self._settings, self._ended = settings, ended
+        self._settings, self._mesh, self._ended = settings, mesh, ended
         work, self._their_work = _pair()
         word, self._their_word = _pair()
         self.work: Pipe[None] = Pipe(work, type(None))
@@ -50,6 +53,7 @@ class Follower:
         """Called on a thread of its own with what its transfer says."""
         self._answers: SimpleQueue[Loaded | Unable | Opened | None] = SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
+        self._spawned = threading.Event()
         self._patience_s = 0.0
         # The process dies with the thread that made it, which therefore stays until the process has ended.
         self._keeper = threading.Thread(target=self._keep, name=f"keeper of {name}", daemon=True)
@@ -85,6 +89,7 @@ class Follower:
     def end(self) -> None:
         """Waits for its end, which is violent if need be, and where it still loads."""
         self._keeper.join(self._patience_s)
+        self._spawned.wait()
         if self._keeper.is_alive() and self._process is not None:
             self._process.kill()
             self._keeper.join()
@@ -101,21 +106,25 @@ class Follower:
 
     def _keep(self) -> None:
         try:
-            with self._spawn() as process:
-                self._process = process
+            with self._spawn() as self._process:
+                self._spawned.set()
                 while (answer := self.word.receive()) is not None:
                     if isinstance(answer, Loaded | Unable | Opened):
                         self._answers.put(answer)
                     else:
                         self.on_transfer(answer)
         finally:
+            self._spawned.set()  # also where it could not be made
             self._answers.put(None)
             self._ended(self)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        ends = (self._their_work, self._their_word)
-        work, word = (end.fileno() for end in ends)
-        settings = msgspec.structs.replace(self._settings, work=work, word=word)
+        ends = (self._their_work, self._their_word, *self._mesh.ends[self._settings.rank])
+        work, word, *peers = (end.fileno() for end in ends)
+        memory = self._mesh.memory
+        settings = msgspec.structs.replace(
+            self._settings, work=work, word=word, memory=memory, peers=tuple(peers)
+        )
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -125,7 +134,7 @@ class Follower:
             ],
             stdin=subprocess.DEVNULL,
             stdout=STDERR,  # what a library prints there may not be part of our own output
-            pass_fds=(work, word),
+            pass_fds=(work, word, memory, *peers),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for whoever started us
         )

@@ -1,26 +1,18 @@
-"""The ranks of one model, and the sum over all of them: gloo between processes on CPUs, NCCL between GPUs."""
+"""The ranks of one model, and the sum over all of them: through shared memory on a CPU, by NCCL between GPUs."""
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
 
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import TCPStore
 
 HOST = "127.0.0.1"
-"""Where ranks find each other: they are on one node, whose name need not mean anything."""
-TIMEOUT_S = 120.0
-"""Of one sum. A rank that has died is noticed at once; one that hangs, sooner by `control.step_timeout_s`."""
+"""Where GPUs' ranks find each other: they are on one node, whose name need not mean anything."""
+NCCL_WAIT_S = 120.0
 
-
-class _Work(Protocol):
-    def wait(self) -> object: ...
-
-
-class _Backend(Protocol):
-    """What is used of a backend; used without `init_process_group`, which allows one group a process."""
-
-    def allreduce(self, tensors: list[torch.Tensor]) -> _Work: ...
+Add = Callable[[torch.Tensor], torch.Tensor]
+"""Sums a tensor over all ranks, in place, and returns it."""
 
 
 class Group:
@@ -29,30 +21,32 @@ class Group:
     def __init__(self, rank: int, ranks: int) -> None:
         assert 0 <= rank < ranks, (rank, ranks)
         self.rank, self.ranks = rank, ranks
-        self._backend: _Backend | None = None
+        self.sum: Add = _alone
+        """Every rank must call it with tensors of one shape, in the same order."""
 
-    def join(self, store: Store, device: torch.device) -> None:
-        """Blocks until all ranks have done so."""
-        self._backend = _nccl(store, self, device) if device.type == "cuda" else _gloo(store, self)
-
-    def sum(self, x: torch.Tensor) -> torch.Tensor:
-        """In place, over all ranks; every rank must call it with tensors of one shape, in the same order."""
-        if self._backend is not None:
-            self._backend.allreduce([x]).wait()
-        return x
+    def join(self, add: Add) -> None:
+        """From now on sums are those of all ranks."""
+        self.sum = add
 
 
-def _gloo(store: Store, group: Group) -> _Backend:
-    options = distributed.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-    options._devices = [distributed.ProcessGroupGloo.create_device(hostname=HOST)]
-    options._timeout = timedelta(seconds=TIMEOUT_S)
-    backend: _Backend = distributed.ProcessGroupGloo(store, group.rank, group.ranks, options)  # type: ignore[assignment]
-    return backend
+def rendezvous(ranks: int) -> TCPStore:
+    """Where the others will find rank 0, at the store's port."""
+    return TCPStore(HOST, 0, ranks, is_master=True, wait_for_workers=False)
 
 
-def _nccl(store: Store, group: Group, device: torch.device) -> _Backend:
+def nccl_sum(store: TCPStore, group: Group, device: torch.device) -> Add:
+    """Blocks until all ranks have called it. The process needs no default group, of which there can be only one."""
     torch.cuda.set_device(device)
     options = distributed.ProcessGroupNCCL.Options()
-    options._timeout = timedelta(seconds=TIMEOUT_S)
-    backend: _Backend = distributed.ProcessGroupNCCL(store, group.rank, group.ranks, options)  # type: ignore[assignment]
-    return backend
+    options._timeout = timedelta(seconds=NCCL_WAIT_S)
+    backend = distributed.ProcessGroupNCCL(store, group.rank, group.ranks, options)
+
+    def add(x: torch.Tensor) -> torch.Tensor:
+        backend.allreduce([x]).wait()  # type: ignore[attr-defined]
+        return x
+
+    return add
+
+
+def _alone(x: torch.Tensor) -> torch.Tensor:
+    return x

@@ -20,15 +20,18 @@ class Settings(Struct, frozen=True):
     """Inherited file descriptor on which `WorkOrder` comes."""
     word: int = -1
     """The same for everything else."""
+    memory: int = -1
+    """The same for what is summed on a CPU, and `peers` for the sockets to the other ranks."""
+    peers: tuple[int, ...] = ()
 
 
 # ---- worker -> follower, the engine's thread -------------------------------------------------------------------------
 
 
 class Join(Struct, frozen=True, tag=True):
-    """All ranks have loaded: meet at this port of this host."""
+    """All ranks have loaded: from now on sums are those of all. On GPUs they meet at this port."""
 
-    port: int
+    port: int = 0
 
 
 class Share(Struct, frozen=True, array_like=True):

@@ -5,6 +5,7 @@ Computes what it is told, in lockstep with the others, and ends when the worker 
 
 import ctypes
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -12,12 +13,13 @@ import sys
 import threading
 
 import msgspec
+import torch
 from torch._C._distributed_c10d import TCPStore
 
 from tercet.errors import TercetError
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.model_runner import ModelRunner
-from tercet.workers.parallel.group import HOST, Group
+from tercet.workers.parallel.group import HOST, Add, Group, nccl_sum
 from tercet.workers.parallel.orders import (
     AddPeer,
     Compute,
@@ -35,6 +37,7 @@ from tercet.workers.parallel.orders import (
 )
 from tercet.workers.parallel.part import load_part
 from tercet.workers.parallel.pipe import Pipe
+from tercet.workers.parallel.shared_sum import SharedSum
 from tercet.workers.runner import Slice
 from tercet.workers.transfer.backends import backend
 from tercet.workers.transfer.base import PullJob
@@ -75,10 +78,17 @@ class FollowerProcess:
     def _compute(self, runner: ModelRunner, order: WorkOrder) -> None:
         match order:
             case Join(port=port):
-                store = TCPStore(HOST, port, self._group.ranks, is_master=False)
-                self._group.join(store, runner.kv.device)
+                self._group.join(self._sum(port, runner.kv.device))
             case Compute(shares=shares):
                 runner.forward([Slice(s.tokens, s.start, s.blocks, sample=False) for s in shares])
+
+    def _sum(self, port: int, device: torch.device) -> Add:
+        if device.type == "cpu":
+            memory = mmap.mmap(self._settings.memory, 0)
+            peers = [socket.socket(fileno=peer) for peer in self._settings.peers]
+            return SharedSum(self._group.rank, memory, peers)
+        store = TCPStore(HOST, port, self._group.ranks, is_master=False)
+        return nccl_sum(store, self._group, device)
 
     def _listen(self) -> None:
         try:

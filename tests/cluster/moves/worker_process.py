@@ -19,7 +19,6 @@ from tercet.workers.transfer.codec_choice import Codec, Profile
 from tercet.workers.transfer.packing import measured_profile
 from tercet.workers.worker import Worker, load_model
 
-
 NO_MODEL = "/nowhere"
 
 

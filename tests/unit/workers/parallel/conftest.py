@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from tercet.config import EngineConfig, ModelConfig
 from tercet.workers.parallel.group import Group
 from tercet.workers.parallel.part import Part, load_part
+from tercet.workers.parallel.shared_sum import Mesh
 from tercet.workers.runner import Slice
 
 ENGINE = EngineConfig(block_tokens=4, kv_blocks=64)
@@ -59,8 +59,9 @@ class Ranks:
         groups = [Group(rank, ranks) for rank in range(ranks)]
         model = ModelConfig(path=str(path))
         self.parts: list[Part] = [load_part(model, ENGINE, group) for group in groups]
-        store, host = distributed.HashStore(), torch.device("cpu")
-        list(self._threads.map(lambda group: group.join(store, host), groups))
+        self._mesh = Mesh(ranks)
+        for group in groups:
+            group.join(self._mesh.side(group.rank))
         self.kv = self.parts[0].runner.kv
 
     def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
@@ -70,6 +71,7 @@ class Ranks:
         return next(iter(list(answers)))
 
     def close(self) -> None:
+        self._mesh.close()
         self._threads.shutdown()
 
 
