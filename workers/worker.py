@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -33,6 +32,7 @@ from tercet.workers.greeting import Greeting
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.move import Outcome, Packed
 from tercet.workers.packing_thread import PackingThread
+from tercet.workers.parallel.crew import Crew
 from tercet.workers.parallel.transfer import ParallelTransfer
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
@@ -42,9 +42,6 @@ from tercet.workers.transfer.base import TransferEvent
 from tercet.workers.transfer.packing import measured_profile
 from tercet.workers.transfer.pool_memory import pool_memory
 from tercet.workers.transfer.thread import TransferThread
-
-if TYPE_CHECKING:
-    from tercet.workers.parallel.crew import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -222,9 +219,7 @@ class Worker:
         load = self._load_runner if self._crew is None else self._crew.load
         return Engine(load(self._config.model, config), config, self._clock)
 
-    def _open_crew(self, ranks: int) -> "Crew":
-        from tercet.workers.parallel.crew import Crew  # noqa: PLC0415 -- seconds of transformers
-
+    def _open_crew(self, ranks: int) -> Crew:
         loop = asyncio.get_running_loop()
 
         def lost(exc: BaseException) -> None:

@@ -1,6 +1,5 @@
 """The ranks of a worker: starts the followers, has all of them load, and ends them."""
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -9,10 +8,8 @@ from tercet.config import EngineConfig, ModelConfig
 from tercet.workers.parallel.follower import Follower
 from tercet.workers.parallel.group import Group, nccl_sum, rendezvous
 from tercet.workers.parallel.orders import Join, Settings
-from tercet.workers.parallel.part import load_part
-from tercet.workers.parallel.runner import ParallelRunner
 from tercet.workers.parallel.shared_sum import Mesh
-from tercet.workers.runner import RunnerLost
+from tercet.workers.runner import Runner, RunnerLost
 
 Lost = Callable[[BaseException], None]
 
@@ -26,15 +23,19 @@ class Crew:
         self._mesh = Mesh(ranks)
         self.followers: list[Follower] = []
 
-    def load(self, model: ModelConfig, engine: EngineConfig) -> ParallelRunner:
+    def load(self, model: ModelConfig, engine: EngineConfig) -> Runner:
         """Starts the followers and loads all parts; compares with the whole model's own attention.
 
         Blocks. Raises ModelUnsupported, or RunnerLost where a follower ends; then `stop` clears up.
         """
         for rank in range(1, self._ranks):
             name = f"{self._name}, rank {rank}"
-            settings = Settings(rank, self._ranks, model, engine, os.getpid())
+            settings = Settings(rank, self._ranks, model, engine)
             self.followers.append(Follower(name, settings, self._mesh, self._ended))
+        # Takes seconds, for transformers, in which the followers do the same.
+        from tercet.workers.parallel.part import load_part  # noqa: PLC0415
+        from tercet.workers.parallel.runner import ParallelRunner  # noqa: PLC0415
+
         group = Group(0, self._ranks)
         part = load_part(model, engine, group)
         for follower in self.followers:

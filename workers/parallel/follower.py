@@ -129,8 +129,9 @@ class Follower:
             [
                 sys.executable,
                 "-m",
-                "tercet.workers.parallel.process",
+                "tercet.workers.parallel",
                 msgspec.json.encode(settings),
+                str(os.getpid()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=STDERR,  # what a library prints there may not be part of our own output

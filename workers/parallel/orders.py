@@ -14,8 +14,6 @@ class Settings(Struct, frozen=True):
     ranks: int
     model: ModelConfig
     engine: EngineConfig
-    parent: int
-    """Pid of the worker's process."""
     work: int = -1
     """Inherited file descriptor on which `WorkOrder` comes."""
     word: int = -1

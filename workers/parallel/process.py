@@ -1,18 +1,14 @@
-"""The process of a rank beyond the first: `python -m tercet.workers.parallel.process SETTINGS`, started by `follower`.
+"""The process of a rank beyond the first.
 
 Computes what it is told, in lockstep with the others, and ends when the worker does, however that ends.
 """
 
-import ctypes
 import logging
 import mmap
 import os
-import signal
 import socket
-import sys
 import threading
 
-import msgspec
 import torch
 from torch._C._distributed_c10d import TCPStore
 
@@ -43,8 +39,6 @@ from tercet.workers.transfer.backends import backend
 from tercet.workers.transfer.base import PullJob
 from tercet.workers.transfer.pool_memory import pool_memory
 from tercet.workers.transfer.thread import TransferThread
-
-PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
 
@@ -141,22 +135,10 @@ class FollowerProcess:
         os._exit(1)
 
 
-def die_with(parent: int) -> None:
-    """The kernel ends this process when the thread that made it ends, even where it is stopped and reads no pipe."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the worker is dead already")
-
-
-def main() -> None:
-    settings = msgspec.json.decode(sys.argv[1], type=Settings)
-    die_with(settings.parent)
+def follow(settings: Settings) -> None:
+    """To the end of the process."""
     try:
         FollowerProcess(settings).run()
     except BaseException:
         logger.exception("rank %d has failed", settings.rank)
         os._exit(1)  # its threads may be in foreign code, and rank 0 waits for its sums
-
-
-if __name__ == "__main__":
-    main()

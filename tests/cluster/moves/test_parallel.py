@@ -41,7 +41,7 @@ async def test_one_prefills_and_two_decode_and_a_running_request_moves_there_and
 ):
     one, two = await asyncio.gather(stage.start("p0", Role.PREFILL), stage.start("d0", Role.DECODE))
     family = descendants(os.getpid())
-    assert sum("workers.parallel.process" in each.command for each in family) == 1
+    assert sum("workers.parallel" in each.command for each in family) == 1
 
     handed = request("handed", 150, 12)
     stage.door.send(one, Submit(handed, Epoch(0), hand_off=True))

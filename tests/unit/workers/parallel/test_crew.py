@@ -30,7 +30,7 @@ def crew(lost) -> Iterator[Crew]:
 
 
 def followers() -> set[int]:
-    return {each.pid for each in descendants(os.getpid()) if "parallel.process" in each.command}
+    return {each.pid for each in descendants(os.getpid()) if "workers.parallel" in each.command}
 
 
 def test_a_follower_computes_until_it_is_killed_and_then_nothing_does(save, generate):
