@@ -26,7 +26,7 @@ from tercet.wire import (
 )
 from tercet.workers.codecs import Codecs, Measure, open_codecs
 from tercet.workers.engine import Engine
-from tercet.workers.engine_thread import EngineThread
+from tercet.workers.engine_thread import SWITCH_INTERVAL_S, EngineThread
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
 from tercet.workers.kv_pool import KvPool
@@ -44,9 +44,6 @@ from tercet.workers.transfer.pool_memory import pool_memory
 from tercet.workers.transfer.thread import TransferThread
 
 logger = logging.getLogger(__name__)
-
-SWITCH_INTERVAL_S = 0.0005
-"""Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
 
 LoadRunner = Callable[[ModelConfig, EngineConfig], Runner]
 

@@ -7,12 +7,14 @@ import logging
 import mmap
 import os
 import socket
+import sys
 import threading
 
 import torch
 from torch._C._distributed_c10d import TCPStore
 
 from tercet.errors import TercetError
+from tercet.workers.engine_thread import SWITCH_INTERVAL_S
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.model_runner import ModelRunner
 from tercet.workers.parallel.group import HOST, Add, Group, nccl_sum
@@ -137,6 +139,7 @@ class FollowerProcess:
 
 def follow(settings: Settings) -> None:
     """To the end of the process."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         FollowerProcess(settings).run()
     except BaseException:

@@ -17,6 +17,7 @@ FAMILIES = {
     "llama": dict(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
     "qwen2": dict(),
     "qwen3": dict(head_dim=24),
+    "mistral": dict(sliding_window=8),
     "gemma2": dict(
         head_dim=16,
         sliding_window=8,
@@ -24,6 +25,9 @@ FAMILIES = {
         tie_word_embeddings=False,
         attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0,
+    ),
+    "gemma3_text": dict(
+        head_dim=16, sliding_window=8, query_pre_attn_scalar=16, tie_word_embeddings=False
     ),
 }
 
