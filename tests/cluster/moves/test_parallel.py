@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import signal
 
 import msgspec
 import pytest
 from moves.stage import Stage
 
-from tercet.cluster.process_tree import descendants
+from tercet.cluster.process_tree import descendants, survivors
 from tercet.config import ModelConfig, PoolConfig, Pools
 from tercet.ids import Epoch, RequestId
 from tercet.request import RequestSpec, Sampling
@@ -40,8 +41,7 @@ async def test_one_prefills_and_two_decode_and_a_running_request_moves_there_and
     stage, reference
 ):
     one, two = await asyncio.gather(stage.start("p0", Role.PREFILL), stage.start("d0", Role.DECODE))
-    family = descendants(os.getpid())
-    assert sum("workers.parallel" in each.command for each in family) == 1
+    (follower,) = [p for p in descendants(os.getpid()) if "workers.parallel" in p.command]
 
     handed = request("handed", 150, 12)
     stage.door.send(one, Submit(handed, Epoch(0), hand_off=True))
@@ -66,5 +66,7 @@ async def test_one_prefills_and_two_decode_and_a_running_request_moves_there_and
     output = await stage.door.finish(moving.id)
     assert output == reference(moving.prompt, 100, temperature=0.0, seed=0)
     assert (await two.idle()).recomputed == (await one.idle()).recomputed == 0
-    await stage.end()
-    assert not {each for each in family if each.alive and "tercet" in each.command}
+    os.kill(follower.pid, signal.SIGSTOP)
+    two.signal(signal.SIGKILL)
+    await two.process.wait()
+    assert not await asyncio.to_thread(survivors, {follower}, 5.0), "it outlives its worker"
