@@ -21,6 +21,10 @@ Pieces = npt.NDArray[np.int64]
 """Shape [pieces, 3]: offset in a block of ours, offset in a block of theirs, and length, in bytes."""
 
 
+SOLE = HeadShare(rank=0, ranks=1, planes=1, heads=1)
+"""Of a memory that says nothing about heads: of unlike peers nothing can be pulled into it."""
+
+
 class Overlap(NamedTuple):
     """The heads that one rank of theirs has of ours: so many, `here` and `there` counted from either's first."""
 
@@ -79,21 +83,21 @@ def needed_ranks(memory: Memory, ranks: int) -> list[int]:
 
 def sources(memory: Memory, peer: str, regions: Sequence[KvRegion]) -> list[Source]:
     """Raises `TransferFailed` when blocks there are no blocks of ours."""
-    share, ranks = memory.share, len(regions)
-    if share is None:
-        share = HeadShare(rank=0, ranks=1, planes=1, heads=1)
-    theirs, ours = sum(region.block_bytes for region in regions), memory.block_bytes * share.ranks
-    if theirs != ours or share.heads % ranks or len({r.block_bytes for r in regions}) > 1:
-        raise TransferFailed(f"blocks of {theirs} bytes do not fit {ours}")
+    share, ranks = memory.share or SOLE, len(regions)
+    theirs = regions[0].block_bytes * ranks
+    if theirs != memory.block_bytes * share.ranks:
+        raise TransferFailed(f"blocks of {theirs} bytes do not fit {memory.block_bytes}")
+    if share.ranks == ranks:
+        return [Source(rank_agent(peer, share.rank), regions[share.rank], None)]
+    if share.heads % ranks:
+        raise TransferFailed(f"{ranks} ranks cannot hold {share.heads} heads")
     return [
         Source(rank_agent(peer, each.rank), regions[each.rank], _pieces(memory, share, ranks, each))
         for each in overlaps(share, ranks)
     ]
 
 
-def _pieces(memory: Memory, share: HeadShare, ranks: int, overlap: Overlap) -> Pieces | None:
-    if share.ranks == ranks:
-        return None
+def _pieces(memory: Memory, share: HeadShare, ranks: int, overlap: Overlap) -> Pieces:
     own, theirs = share.heads // share.ranks, share.heads // ranks
     head_bytes = memory.block_bytes // (share.planes * own)
     planes = np.arange(share.planes)

@@ -84,10 +84,12 @@ def test_ranks_that_hold_the_same_heads_copy_whole_runs_of_blocks():
     assert copies[:, 2].tolist() == [3 * own[0].nbytes]
 
 
-@pytest.mark.parametrize("there", [2, 3])
-def test_parts_that_are_not_parts_of_such_blocks_are_refused(there):
-    """Two ranks of three heads each are too many bytes; three ranks cannot have four heads."""
+@pytest.mark.parametrize(
+    ("ranks", "bytes_more", "reason"),
+    [(1, 8, "do not fit"), (2, 8, "do not fit"), (3, 0, "3 ranks cannot hold 4 heads")],
+)
+def test_parts_that_are_not_parts_of_such_blocks_are_refused(ranks, bytes_more, reason):
     own = memory(pool(4), 0, 1, 4)
-    parts = [KvRegion(b"p", 0, own.block_bytes // there + (there == 2), BLOCKS, 0)] * there
-    with pytest.raises(TransferFailed, match="do not fit"):
-        sources(own, "p:1", parts)
+    part = KvRegion(b"p", 0, own.block_bytes // ranks + bytes_more, BLOCKS, 0)
+    with pytest.raises(TransferFailed, match=reason):
+        sources(own, "p:1", [part] * ranks)
