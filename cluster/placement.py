@@ -15,7 +15,7 @@ SERVE_CPUS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The resources and node labels of one rank; a worker is one rank today. `labels` maps a label's name to a Ray selector."""
+    """The resources and node labels of one worker, for all its processes. `labels` maps a label's name to a Ray selector."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The places of workers: one Ray placement group a worker, named like its actor, with one bundle a rank.
+"""The places of workers: one Ray placement group a worker, named like its actor, with one bundle.
 
 Groups are detached, as workers are: they outlive the controller, and nothing but `give_up` ends one.
 """

@@ -15,7 +15,7 @@ from tercet.workers.events import Command, Event
 from tercet.workers.forward import Forward
 from tercet.workers.limits import Limits
 from tercet.workers.pace import Pace
-from tercet.workers.runner import Runner
+from tercet.workers.runner import Runner, RunnerLost
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.steps import Steps
 
@@ -72,6 +72,8 @@ class Engine:
     def _compute(self, chunks: list[Chunk]) -> None:
         try:
             results = self._forward.run(chunks)
+        except RunnerLost:
+            raise
         except Exception as error:
             # The model's, the device's or a kernel's failure: these requests end, the engine lives on.
             _log.exception("a batch of %d requests failed", len(chunks))

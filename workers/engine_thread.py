@@ -15,6 +15,8 @@ from tercet.workers.events import Command, Event
 
 logger = logging.getLogger(__name__)
 
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
 LOAD_AGE_S_MAX = 0.02
 """Figures are read anew when they are this old, and whenever the engine runs out of work."""
 UNDELIVERED_STEPS_MAX = 64

@@ -17,6 +17,7 @@ class Greeting:
     """Who names the same key may read our KV; never empty, as an empty one is a front door's."""
     region: KvRegion
     staged: KvRegion | None = None
+    others: tuple[KvRegion, ...] = ()
 
     def answer(self, hello: Hello) -> Welcome | Refuse:
         """Front doors are welcome; workers if their KV is like ours. Others cannot pull from us, which is no fault."""
@@ -26,7 +27,14 @@ class Greeting:
             return Refuse(
                 f"KV of {hello.sender} ({hello.compat}) is not KV of {self.worker} ({self.compat})"
             )
-        return Welcome(PROTOCOL_VERSION, self.worker, self.incarnation, self.region, self.staged)
+        return Welcome(
+            PROTOCOL_VERSION,
+            self.worker,
+            self.incarnation,
+            self.region,
+            self.staged,
+            list(self.others),
+        )
 
     def hello(self, source: Endpoint) -> Hello:
         """How we introduce ourselves to a worker we pull from."""

@@ -4,38 +4,33 @@ Knows nothing of requests, queues or sampling. One thread at a time may call it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
 
 from tercet.config import EngineConfig, ModelConfig
-from tercet.errors import ModelUnsupported
 from tercet.kernels.paged_attention import best_paged_attention
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.workers.attention import LAYER_ATTRIBUTE, PagedLayer, Sighting, Step
-from tercet.workers.checkpoint import (
-    Checkpoint,
-    eager_logits,
-    find_attention_layers,
-    open_checkpoint,
-)
+from tercet.workers.checkpoint import Checkpoint, find_attention_layers, open_checkpoint
 from tercet.workers.compat import compat_key
 from tercet.workers.kv_pool import KvGeometry, KvPool
 from tercet.workers.linear import accelerate_linears
 from tercet.workers.norm import accelerate_norms
 from tercet.workers.runner import Slice
-
-CHECK_TOKENS = 24
-CHECK_ERROR_MAX = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Norm of the difference to the model's own logits, relative to theirs. Rounding alone gives at most 1e-5 in fp32 and,
-in models of random weights, which amplify it, up to 0.1 in bf16; a wrong position or mask gives 0.5 and more."""
+from tercet.workers.trial import Trial
 
 
 class ModelRunner:
     """See `Runner`. Made by `load`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, sightings: list[Sighting], engine: EngineConfig
+        self,
+        checkpoint: Checkpoint,
+        sightings: list[Sighting],
+        engine: EngineConfig,
+        ranks: int = 1,
     ) -> None:
         self._model: PreTrainedModel = checkpoint.model
         self._step = Step()
@@ -47,7 +42,9 @@ class ModelRunner:
         self.vocab_size = int(checkpoint.config.vocab_size)
         self.eos_token_ids = checkpoint.eos_token_ids
         self.context_tokens_max = checkpoint.context_tokens_max
-        self.compat = compat_key(checkpoint.path, checkpoint.config.to_dict(), self.kv.geometry)
+        own = self.kv.geometry
+        whole = replace(own, kv_heads=own.kv_heads * ranks)
+        self.compat = compat_key(checkpoint.path, checkpoint.config.to_dict(), whole)
         self._give_pages(sightings, engine.threads)
 
     @classmethod
@@ -58,16 +55,18 @@ class ModelRunner:
         """
         torch.set_num_threads(engine.threads)
         checkpoint = open_checkpoint(model)
-        room = min(checkpoint.context_tokens_max, engine.kv_blocks * engine.block_tokens)
-        tokens = _check_prompt(int(checkpoint.config.vocab_size), min(CHECK_TOKENS, room))
-        ends = sorted({max(1, len(tokens) // 2), max(1, len(tokens) - 1), len(tokens)})
-        expected = eager_logits(checkpoint.model, tokens, [end - 1 for end in ends])
+        trial = Trial.of(checkpoint, engine)
+        runner = cls.over(checkpoint, engine)
+        trial.hold(runner)
+        return runner
+
+    @classmethod
+    def over(cls, checkpoint: Checkpoint, engine: EngineConfig, ranks: int = 1) -> "ModelRunner":
+        """Takes a loaded model, of whose heads this is one of `ranks` equal parts, and makes it fast."""
         accelerate_linears(checkpoint.model, engine.threads)
         accelerate_norms(checkpoint.model)
         sightings = find_attention_layers(checkpoint.model, checkpoint.config)
-        runner = cls(checkpoint, sightings, engine)
-        runner._check(tokens, ends, expected)
-        return runner
+        return cls(checkpoint, sightings, engine, ranks)
 
     @torch.inference_mode()
     def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
@@ -105,30 +104,7 @@ class ModelRunner:
             paged = PagedLayer(self.kv.tensor[:, layer], attention, self._step)
             setattr(sighting.module, LAYER_ATTRIBUTE, paged)
 
-    def _check(self, tokens: list[int], ends: list[int], expected: torch.Tensor) -> None:
-        """Runs `tokens` in chunks up to each of `ends`, compares, and zeroes the blocks it used."""
-        geometry = self.kv.geometry
-        blocks = list(range(-(-len(tokens) // geometry.block_tokens)))
-        logits = torch.cat(
-            [
-                self.forward([Slice(tokens[start:end], start, blocks, sample=True)])
-                for start, end in zip([0, *ends], ends, strict=False)
-            ]
-        )
-        self.kv.tensor[blocks] = 0
-        error = float((logits - expected).norm() / expected.norm())
-        if not error <= CHECK_ERROR_MAX[geometry.dtype]:
-            raise ModelUnsupported(
-                f"{self._model.config.model_type} gives other logits with paged attention than "
-                f"with its own: they differ by {error:.2%}"
-            )
-
 
 def _geometry(model: PreTrainedModel, sightings: list[Sighting], block_tokens: int) -> KvGeometry:
     _, kv_heads, _, head_dim = sightings[0].key_shape
     return KvGeometry(len(sightings), kv_heads, head_dim, block_tokens, model.dtype)
-
-
-def _check_prompt(vocab_size: int, length: int) -> list[int]:
-    """Tokens spread over the vocabulary, the same every time."""
-    return [(7 + 7919 * index) % vocab_size for index in range(length)]

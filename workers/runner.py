@@ -9,7 +9,12 @@ from typing import Protocol
 
 import torch
 
+from tercet.errors import TercetError
 from tercet.workers.kv_pool import KvPool
+
+
+class RunnerLost(TercetError):
+    """The runner will never compute again; nothing but another process in its place helps."""
 
 
 @dataclass(frozen=True, slots=True)

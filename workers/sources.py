@@ -116,7 +116,7 @@ class Sources:
         try:
             if welcome.kv is None:
                 return "it has no KV to pull"
-            self._transfer.add_peer(name, welcome.kv, welcome.staged)
+            self._transfer.add_peer(name, welcome.kv, welcome.staged, welcome.others)
             self._sources[name].link = link
             self._deliver(name, Linked())
             async for messages in link:

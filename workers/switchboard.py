@@ -48,7 +48,7 @@ class Switchboard:
         self._renewed_s = clock.now_s()
         self._draining = False
         self.sessions = Sessions(self)
-        block_bytes = transfer.region.block_bytes
+        block_bytes = self._block_bytes = kv_block_bytes(transfer)
         self.departures = Departures(config.transfer.lease_s, packing_terms(codecs, block_bytes))
         self.readers = Readers(self.departures, engine, transfer, self.sessions, clock, packing)
         self.sources = Sources(greet, config.link, host_id, transfer, self._on_source)
@@ -155,7 +155,7 @@ class Switchboard:
             pull_failures=pulls.failures,
             quarantined_blocks=load.quarantined_blocks,
             leases=self.departures.leases,
-            block_bytes=self._transfer.region.block_bytes,
+            block_bytes=self._block_bytes,
             retained_blocks=load.retained_blocks,
             front_doors=len(self.sessions.relay),
             draining=self._draining,
@@ -165,3 +165,8 @@ class Switchboard:
 
     async def close(self) -> None:
         await self.sources.close()
+
+
+def kv_block_bytes(transfer: Transfer) -> int:
+    """Of one block, on all ranks together."""
+    return sum(region.block_bytes for region in (transfer.region, *transfer.others))

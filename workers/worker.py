@@ -26,24 +26,24 @@ from tercet.wire import (
 )
 from tercet.workers.codecs import Codecs, Measure, open_codecs
 from tercet.workers.engine import Engine
-from tercet.workers.engine_thread import EngineThread
+from tercet.workers.engine_thread import SWITCH_INTERVAL_S, EngineThread
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.move import Outcome, Packed
 from tercet.workers.packing_thread import PackingThread
+from tercet.workers.parallel.crew import Crew
+from tercet.workers.parallel.transfer import ParallelTransfer
 from tercet.workers.runner import Runner
 from tercet.workers.status import WorkerStatus
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.backends import backend
-from tercet.workers.transfer.base import HOST, Memory, TransferEvent
+from tercet.workers.transfer.base import TransferEvent
 from tercet.workers.transfer.packing import measured_profile
+from tercet.workers.transfer.pool_memory import pool_memory
 from tercet.workers.transfer.thread import TransferThread
 
 logger = logging.getLogger(__name__)
-
-SWITCH_INTERVAL_S = 0.0005
-"""Python's default of 5 ms would let a busy engine keep the links and the transfer waiting that long, each time."""
 
 LoadRunner = Callable[[ModelConfig, EngineConfig], Runner]
 
@@ -87,9 +87,10 @@ class Worker:
         self._host_id = host_id()
         name = f"{worker}:{incarnation}"
         self._engine = EngineThread(self._open_engine, self._on_engine, self._fail, name)
+        self._crew: Crew | None = None
         self._codecs: Codecs | None = None
         self._packing: PackingThread | None = None
-        self._transfer: TransferThread | None = None
+        self._transfer: TransferThread | ParallelTransfer | None = None
         self._board: Switchboard | None = None
         self._server: LinkServer | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -104,6 +105,9 @@ class Worker:
         """Load the model, register its KV memory, listen. Raises what went wrong, with nothing left running."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._over = asyncio.get_running_loop().create_future()
+        ranks = self._config.pools.of(self._role).tensor_parallel
+        if ranks > 1:
+            self._crew = self._open_crew(ranks)
         try:
             runner = (await self._engine.start()).runner
             self._codecs = await asyncio.to_thread(
@@ -117,6 +121,7 @@ class Worker:
                 runner.compat,
                 self._transfer.region,
                 self._transfer.staged,
+                self._transfer.others,
             )
             self._board = self._open_board(self._transfer, runner.kv, greeting)
             port = await self._listen(self._board, greeting)
@@ -171,6 +176,8 @@ class Worker:
         if self._transfer is not None:
             await asyncio.to_thread(self._transfer.stop)
         await self._engine.stop()
+        if self._crew is not None:
+            await asyncio.to_thread(self._crew.stop)
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
@@ -206,10 +213,20 @@ class Worker:
 
     def _open_engine(self) -> Engine:
         config = self._config.engine_of(self._role)
-        return Engine(self._load_runner(self._config.model, config), config, self._clock)
+        load = self._load_runner if self._crew is None else self._crew.load
+        return Engine(load(self._config.model, config), config, self._clock)
 
-    async def _open_transfer(self, kv: KvPool, codecs: Codecs | None) -> TransferThread:
-        device = HOST if kv.device.type == "cpu" else kv.device.index or 0
+    def _open_crew(self, ranks: int) -> Crew:
+        loop = asyncio.get_running_loop()
+
+        def lost(exc: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fail, exc)
+
+        return Crew(ranks, f"{self._worker}:{self._incarnation}", lost)
+
+    async def _open_transfer(
+        self, kv: KvPool, codecs: Codecs | None
+    ) -> TransferThread | ParallelTransfer:
         loop = asyncio.get_running_loop()
 
         def deliver(event: TransferEvent) -> None:
@@ -218,16 +235,25 @@ class Worker:
         def crashed(exc: BaseException) -> None:
             loop.call_soon_threadsafe(self._fail, exc)
 
-        transfer = TransferThread(
-            f"{self._worker}:{self._incarnation}",
-            Memory(kv.address, kv.block_bytes, kv.blocks, kv.generation_address, device),
-            self._config.transfer,
-            backend(self._config.transfer),
-            deliver,
-            crashed,
-            decoder=None if codecs is None else codecs.unpacker,
-            staging=None if codecs is None else codecs.packer.staging.memory,
-        )
+        name, config = f"{self._worker}:{self._incarnation}", self._config.transfer
+        transfer: TransferThread | ParallelTransfer
+        if self._crew is None:
+            transfer = TransferThread(
+                name,
+                pool_memory(kv),
+                config,
+                backend(config),
+                deliver,
+                crashed,
+                decoder=None if codecs is None else codecs.unpacker,
+                staging=None if codecs is None else codecs.packer.staging.memory,
+            )
+        else:
+            followers = self._crew.followers
+            memory = pool_memory(kv, ranks=1 + len(followers))
+            transfer = ParallelTransfer(
+                name, memory, config, backend(config), deliver, crashed, followers
+            )
         await asyncio.to_thread(transfer.start)
         return transfer
 
@@ -245,7 +271,9 @@ class Worker:
         packing.start()
         return packing
 
-    def _open_board(self, transfer: TransferThread, kv: KvPool, greeting: Greeting) -> Switchboard:
+    def _open_board(
+        self, transfer: TransferThread | ParallelTransfer, kv: KvPool, greeting: Greeting
+    ) -> Switchboard:
         if self._codecs is not None:
             self._packing = self._open_packing(self._codecs)
         return Switchboard(

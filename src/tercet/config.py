@@ -75,6 +75,9 @@ class PoolConfig(Section, frozen=True, kw_only=True):
     resources: Resources = Resources()
     labels: dict[str, str] = {}
     """Ray node labels a replica must be placed on; Ray's selector syntax, e.g. `accelerator-type: in(H100,H200)`."""
+    tensor_parallel: Positive = 1
+    """Processes that share out the heads and the widths of one replica's model, on one node, each with its part of the KV.
+    `resources` are for all of them together. For models that are too large or too slow for one GPU; pools may differ."""
     engine: EngineConfig | None = None
     """Overrides the cluster-wide engine section for this pool."""
 

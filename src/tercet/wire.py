@@ -53,6 +53,9 @@ class Welcome(Message, frozen=True):
     """How to read the worker's KV memory; only on peer links."""
     staged: "KvRegion | None" = None
     """Its memory for packed blocks, where it packs any."""
+    others: "list[KvRegion]" = []
+    """The memory of its further ranks, where its KV heads are shared out evenly among several processes. `kv` is then
+    rank 0's, and has the generation words for all."""
 
 
 class Refuse(Message, frozen=True):

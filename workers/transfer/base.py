@@ -32,6 +32,18 @@ class JobId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class HeadShare:
+    """Which part of a model's KV heads lies in a rank's memory: the `rank`-th of `ranks` equal runs, in every plane."""
+
+    rank: int
+    ranks: int
+    planes: int
+    """Keys and values of each layer."""
+    heads: int
+    """Of the whole model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Our KV pool as backends see it; it must outlive the transfer and never move."""
 
@@ -43,9 +55,11 @@ class Memory:
     """Of block 0's generation word; 8 bytes each, in host memory."""
     device: int = HOST
     """CUDA device of the blocks, or `HOST`."""
+    share: HeadShare | None = None
+    """Without it, blocks can be copied only from peers of one rank."""
 
 
-class PullJob(msgspec.Struct, frozen=True):
+class PullJob(msgspec.Struct, frozen=True, tag=True):
     """Copy `remote_blocks[i]` of `peer` into `local_blocks[i]`; valid only while its word is `generations[i]`."""
 
     id: JobId
@@ -61,7 +75,7 @@ class PullJob(msgspec.Struct, frozen=True):
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-class Pulled(msgspec.Struct, frozen=True):
+class Pulled(msgspec.Struct, frozen=True, tag=True):
     """The blocks are here and are what was published."""
 
     job: JobId
@@ -74,7 +88,7 @@ class Pulled(msgspec.Struct, frozen=True):
     """Of `seconds`: unpacking."""
 
 
-class PullFailed(msgspec.Struct, frozen=True):
+class PullFailed(msgspec.Struct, frozen=True, tag=True):
     """Nothing of this job may be used. `in_flight`: its local blocks may still be written until `Settled`."""
 
     job: JobId
@@ -82,7 +96,7 @@ class PullFailed(msgspec.Struct, frozen=True):
     in_flight: bool
 
 
-class Settled(msgspec.Struct, frozen=True):
+class Settled(msgspec.Struct, frozen=True, tag=True):
     """Follows a `PullFailed` that was in flight: nothing writes into the job's local blocks any more."""
 
     job: JobId
@@ -98,7 +112,17 @@ class Transfer(Protocol):
 
     @property
     def region(self) -> KvRegion:
-        """What peers need to read from us."""
+        """What peers need to read from us; rank 0's, where the KV is shared out."""
+        ...
+
+    @property
+    def others(self) -> tuple[KvRegion, ...]:
+        """The further ranks', in their order."""
+        ...
+
+    @property
+    def staged(self) -> KvRegion | None:
+        """What peers need to read packed blocks from us."""
         ...
 
     @property
@@ -106,8 +130,15 @@ class Transfer(Protocol):
         """Pulls accepted and not over, quarantined ones included."""
         ...
 
-    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
-        """Make a peer known under its agent's name, `worker:incarnation`; idempotent. `staged` is its memory for packed blocks."""
+    def add_peer(
+        self,
+        peer: str,
+        region: KvRegion,
+        staged: KvRegion | None = None,
+        others: Sequence[KvRegion] = (),
+    ) -> None:
+        """Make a peer known under its agent's name, `worker:incarnation`; idempotent. `staged` is its memory for packed blocks,
+        `others` that of its further ranks."""
         ...
 
     def remove_peer(self, peer: str) -> None:

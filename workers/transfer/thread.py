@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from tercet.clock import Clock, MonotonicClock
@@ -75,7 +75,7 @@ class TransferThread:
         self._accepted = 0
         self._over = 0
         self._accept_lock = threading.Lock()
-        self._peers = PeerBook()
+        self._peers = PeerBook(memory)
         self._pace = Pace()
         self._queued: deque[Pull] = deque()
         self._active: list[Pull] = []
@@ -108,6 +108,10 @@ class TransferThread:
         return self._region
 
     @property
+    def others(self) -> tuple[KvRegion, ...]:
+        return ()
+
+    @property
     def unsettled(self) -> int:
         return self._accepted - self._over
 
@@ -118,8 +122,14 @@ class TransferThread:
             return None
         return self._describe(self._staging, self.region.agent)
 
-    def add_peer(self, peer: str, region: KvRegion, staged: KvRegion | None = None) -> None:
-        self._command(lambda agent: self._peers.add(agent, peer, region, staged))
+    def add_peer(
+        self,
+        peer: str,
+        region: KvRegion,
+        staged: KvRegion | None = None,
+        others: Sequence[KvRegion] = (),
+    ) -> None:
+        self._command(lambda agent: self._peers.add(agent, peer, (region, *others), staged))
 
     def remove_peer(self, peer: str) -> None:
         self._command(lambda agent: self._peers.remove(agent, peer))
@@ -214,12 +224,12 @@ class TransferThread:
     def _accept(self, agent: Agent, job: PullJob) -> None:
         packed = job.codec is not Codec.NONE
         try:
-            region = self._peers.begin_read(job.peer, packed=packed)
+            regions = self._peers.begin_read(job.peer, packed=packed)
         except TransferFailed as exc:
             self._fail(job, str(exc))
             return
         if not packed:
-            self._queued.append(Pull(job, self._memory, region, self._arrivals))
+            self._queued.append(Pull(job, self._memory, regions, self._arrivals))
             return
         decoder, first_place = self._decoder, self._memory.blocks
         assert decoder is not None, f"{job.id} is packed, which nobody here can unpack"
@@ -228,7 +238,7 @@ class TransferThread:
             self._peers.end_read(agent, job.peer, failed=False)
             self._fail(job, "no room to unpack so many blocks")
             return
-        pull = Pull(job, decoder.memory, region, self._arrivals, slots, first_place)
+        pull = Pull(job, decoder.memory, regions, self._arrivals, slots, first_place)
         self._queued.append(pull)
 
     def _start(self, agent: Agent, pull: Pull) -> None:
@@ -242,8 +252,7 @@ class TransferThread:
             pull.start(agent)
             self._pace.expect()
         except TransferFailed as exc:
-            self._end(agent, pull, failed=True)
-            self._fail(pull.job, str(exc))
+            self._give_up(agent, pull, str(exc), failed=True)
             return
         self._active.append(pull)
 
@@ -252,8 +261,7 @@ class TransferThread:
         try:
             done = pull.advance(agent)
         except TransferFailed as exc:
-            self._end(agent, pull, failed=not pull.was_stale)
-            self._fail(job, str(exc))
+            self._give_up(agent, pull, str(exc), failed=not pull.was_stale)
             return False
         if done:
             self._finish(agent, pull)
@@ -264,9 +272,20 @@ class TransferThread:
         if self._clock.now_s() < pull.deadline_s:
             return True
         logger.warning("%s: a read from %s is late; its blocks go to quarantine", job.id, job.peer)
-        self._lingering.append(pull)
-        self._deliver(PullFailed(job.id, f"not here after {taken_s:.1f} s", in_flight=True))
+        self._linger(pull, f"not here after {taken_s:.1f} s")
         return False
+
+    def _give_up(self, agent: Agent, pull: Pull, reason: str, *, failed: bool) -> None:
+        """A read has ended badly, or was never posted; those from other ranks may go on."""
+        if pull.reads:
+            self._linger(pull, reason)
+        else:
+            self._end(agent, pull, failed=failed)
+            self._fail(pull.job, reason)
+
+    def _linger(self, pull: Pull, reason: str) -> None:
+        self._lingering.append(pull)
+        self._deliver(PullFailed(pull.job.id, reason, in_flight=True))
 
     def _finish(self, agent: Agent, pull: Pull) -> None:
         job, read_s = pull.job, self._clock.now_s() - pull.started_s

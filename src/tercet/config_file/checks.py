@@ -95,4 +95,17 @@ def _limits(config: ClusterConfig) -> Iterator[Contradiction]:
             yield Contradiction(("front_door", "limits", "models", name), reason, hint)
 
 
-_CHECKS: tuple[Check, ...] = (_pools, _engines, _durations, _ports, _limits)
+def _ranks(config: ClusterConfig) -> Iterator[Contradiction]:
+    for role in Role:
+        pool = config.pools.of(role)
+        place = ("pools", str(role), "tensor_parallel")
+        if pool.tensor_parallel > 1 and config.transfer.codecs:
+            reason = "packed KV is of all heads, so it cannot be pulled from or by a worker of several processes"
+            yield Contradiction(place, reason, "leave out transfer.codecs, or set it to 1")
+        if config.model.device == "cuda" and 0 < pool.resources.gpus != pool.tensor_parallel > 1:
+            reason = f"{pool.tensor_parallel} processes need a GPU each"
+            hint = f"set resources.gpus to {pool.tensor_parallel}; it is {pool.resources.gpus:g}"
+            yield Contradiction(place, reason, hint)
+
+
+_CHECKS: tuple[Check, ...] = (_pools, _ranks, _engines, _durations, _ports, _limits)

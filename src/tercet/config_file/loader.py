@@ -8,6 +8,7 @@ import msgspec
 from tercet.config import ClusterConfig, TlsConfig
 from tercet.config_file.checks import contradictions
 from tercet.config_file.document import Document, Place
+from tercet.config_file.heads import indivisible
 from tercet.config_file.refusal import refusal
 from tercet.errors import ConfigError
 
@@ -28,7 +29,8 @@ def load(path: Path, *checks: Check, elsewhere: bool = False) -> ClusterConfig:
     except msgspec.ValidationError as exc:
         raise refusal(document, exc) from exc
     config = _resolve(config, document, path.absolute().parent, elsewhere)
-    for place, reason, hint in contradictions(config):
+    shapes = [] if elsewhere else indivisible(config)
+    for place, reason, hint in (*contradictions(config), *shapes):
         raise document.refuse(place, reason, hint)
     for check in checks:
         try:

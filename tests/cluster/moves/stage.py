@@ -33,6 +33,7 @@ from tercet.workers.status import WorkerStatus
 from tercet.workers.toy_runner import ToyRunner
 
 PATIENCE_S = 20.0
+START_S_MAX = 120.0
 
 
 def small_cluster() -> ClusterConfig:
@@ -223,7 +224,7 @@ class Stage:
             env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
         )
         assert process.stdout
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(START_S_MAX):
             line = await process.stdout.readline()
         worker = WorkerProcess(process, msgspec.json.decode(line, type=Endpoint))
         self.workers.append(worker)

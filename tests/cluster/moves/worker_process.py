@@ -1,4 +1,4 @@
-"""A worker with a toy runner, alone in its process: `worker_process.py SETTINGS` prints its endpoint, then obeys stdin.
+"""A worker with a toy runner, or with a model where there is one, alone in its process: `worker_process.py SETTINGS` prints its endpoint, then obeys stdin.
 
 Each line on stdin is answered by one line of JSON: `status`. The end of stdin stops the worker.
 """
@@ -9,14 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from tercet.config import ClusterConfig
+from tercet.config import ClusterConfig, EngineConfig, ModelConfig
 from tercet.ids import WorkerId, new_incarnation
 from tercet.role import Role
 from tercet.workers.kv_pool import KvPool
+from tercet.workers.runner import Runner
 from tercet.workers.toy_runner import ToyRunner
 from tercet.workers.transfer.codec_choice import Codec, Profile
 from tercet.workers.transfer.packing import measured_profile
-from tercet.workers.worker import Worker
+from tercet.workers.worker import Worker, load_model
+
+NO_MODEL = "/nowhere"
 
 
 class Settings(msgspec.Struct):
@@ -40,6 +43,9 @@ def say(message: object) -> None:
 
 
 async def main(settings: Settings) -> None:
+    def toy(model: ModelConfig, engine: EngineConfig) -> Runner:
+        return ToyRunner(engine, head_dim=settings.head_dim, step_s=settings.step_s)
+
     worker = Worker(
         settings.config,
         settings.worker,
@@ -47,9 +53,7 @@ async def main(settings: Settings) -> None:
         new_incarnation(),
         host=settings.host,
         run_dir=Path(settings.run_dir),
-        load_runner=lambda model, engine: ToyRunner(
-            engine, head_dim=settings.head_dim, step_s=settings.step_s
-        ),
+        load_runner=toy if settings.config.model.path == NO_MODEL else load_model,
         measure_codec=free if settings.free_packing else measured_profile,
     )
     say(await worker.start())

@@ -16,7 +16,8 @@ from tercet.role import Role
 def folder(tmp_path: Path) -> Path:
     """A folder with a checkpoint `tiny` and room for a cluster file."""
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text("{}")
+    heads = '{"num_attention_heads": 4, "num_key_value_heads": 2}'
+    (tmp_path / "tiny" / "config.json").write_text(heads)
     return tmp_path
 
 
@@ -264,6 +265,22 @@ MISTAKES = {
         "model: {path: tiny, device: cuda}\npools:\n  prefill: {replicas: 0}\n",
         ":2: a worker on cuda needs a share of a GPU, else Ray hides every GPU from it"
         " at pools.decode.resources.gpus (set it to 1, or model.device to cpu)",
+    ),
+    "a GPU for two processes": Mistake(
+        "model: {path: tiny, device: cuda}\npools:\n  prefill: {replicas: 0}\n"
+        "  decode:\n    resources: {gpus: 1}\n    tensor_parallel: 2\n",
+        ":6: 2 processes need a GPU each at pools.decode.tensor_parallel"
+        " (set resources.gpus to 2; it is 1)",
+    ),
+    "packed KV of several processes": Mistake(
+        f"{HEAD}transfer: {{codecs: [fp8]}}\npools:\n  decode: {{tensor_parallel: 2}}\n",
+        ":5: packed KV is of all heads, so it cannot be pulled from or by a worker of several processes"
+        " at pools.decode.tensor_parallel (leave out transfer.codecs, or set it to 1)",
+    ),
+    "heads that cannot be shared out": Mistake(
+        f"{HEAD}pools:\n  decode: {{tensor_parallel: 3}}\n",
+        ":4: 4 heads and 2 KV heads of the model cannot be shared out evenly among 3 processes"
+        " at pools.decode.tensor_parallel (2 is the largest number that can be used)",
     ),
     "blocks that do not fit": Mistake(
         f"{HEAD}pools:\n  decode:\n    engine:\n      block_tokens: 64\n",

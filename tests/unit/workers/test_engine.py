@@ -34,7 +34,7 @@ from tercet.workers.events import (
     Said,
     Unquarantine,
 )
-from tercet.workers.runner import Slice
+from tercet.workers.runner import RunnerLost, Slice
 from tercet.workers.toy_runner import ToyRunner
 
 E0, E1, E2 = Epoch(0), Epoch(1), Epoch(2)
@@ -245,6 +245,21 @@ def test_a_failing_model_fails_its_batch_and_the_engine_lives_on(
     assert "fell off the bus" in failure.reason
     assert "fell off the bus" in caplog.text
     assert output(bench.tell(Run(spec(), E2, "f"))) == expected(5)
+
+
+def test_an_engine_whose_runner_is_lost_ends_instead_of_failing_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its worker is then lost, and every request is replayed elsewhere."""
+    bench = make_bench()
+
+    def forward(slices: object) -> torch.Tensor:
+        raise RunnerLost("the ranks have parted")
+
+    monkeypatch.setattr(bench.runner, "forward", forward)
+    bench.engine.handle(Run(spec(), E0, "f"))
+    with pytest.raises(RunnerLost):
+        bench.engine.step()
 
 
 def test_logits_that_are_not_numbers_fail_their_request_and_are_not_cached(bench: Bench) -> None:
