@@ -1,7 +1,7 @@
 """Attention of requests with one new row, or a few, over their pages.
 
 Legend: N rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page, S splits,
-Q rows of a request that are room for, M rows of a tile: those of one key/value head, padded for tensor cores.
+M rows of a tile: the query heads of one key/value head, for each row of a request, padded for tensor cores.
 
 Flash-Decoding (Dao et al., 2023) with splits of a fixed size on a persistent grid whose work `task_map` has dealt out, so the
 grid is the same whatever the lengths. Every split leaves a partial result; a second kernel combines a row's splits in their
@@ -34,7 +34,8 @@ def split_kernel(
     scale, q_row, q_head, page_stride, table_row,
     G: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     M: tl.constexpr, TILE: tl.constexpr, PADDED: tl.constexpr, WINDOW: tl.constexpr,
-    SOFTCAP: tl.constexpr, SCALED: tl.constexpr, LEVELLED: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    SOFTCAP: tl.constexpr, SCALED: tl.constexpr, LEVELLED: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Each of a program's items: one split of one request, for the query heads of one key/value head."""
     m = tl.arange(0, M)
@@ -79,9 +80,7 @@ def split_kernel(
             )
         if SCALED:
             acc_MD *= tl.load(v_scales + head)
-        total_M = tl.where(
-            total_M > 0, total_M, 1.0
-        )  # of a row that sees nothing here: most_M is -inf
+        total_M = tl.where(total_M > 0, total_M, 1.0)  # where nothing is seen most_M is -inf
         acc_MD = acc_MD / total_M[:, None]
         to = item * (ROWS * GROUP) + m.to(tl.int64)
         tl.store(partial_log + to, most_M + tl.log2(total_M), mask=known)

@@ -16,7 +16,7 @@ from tercet.kernels.softmax_rule import SoftmaxRule
 TUNING = PrefillTuning(rows=32, tile=16, warps=4, stages=2)
 MIXED = [(40, 19), (3, 1), (0, 25), (30, 2)]
 SINKS = torch.tensor([0.5, -1.0, 3.0, 0.0, 9.0, 1.5])
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def kernel(case, skipped: int = 0, tuning: PrefillTuning = TUNING) -> torch.Tensor:

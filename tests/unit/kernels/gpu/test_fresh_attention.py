@@ -14,7 +14,7 @@ from tercet.kernels.softmax_rule import SoftmaxRule
 TUNING = PrefillTuning(rows=32, tile=16, warps=4, stages=2)
 LENGTHS = [(0, 19), (0, 1), (0, 45), (0, 2)]
 SINKS = torch.tensor([0.5, -1.0, 3.0, 0.0, 9.0, 1.5])
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 SHAPES = [
     (1, {}),
     (0, dict(dtype=torch.float16, dim=64)),

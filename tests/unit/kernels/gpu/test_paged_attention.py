@@ -44,13 +44,13 @@ def both(case, attention: TritonPagedAttention) -> tuple[torch.Tensor, torch.Ten
 )
 def test_it_is_the_references_attention(make_case, batch, rule) -> None:
     mine, theirs = both(make_case(BATCHES[batch], **rule), TritonPagedAttention(TUNING, 3))
-    torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
+    torch.testing.assert_close(mine, theirs, atol=5e-6, rtol=0)
 
 
 def test_keys_that_tma_cannot_read_are_read_from_pages(make_case) -> None:
     case = make_case(BATCHES["fresh"], dim=18)
     mine, theirs = both(case, TritonPagedAttention(TUNING, 3))
-    torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
+    torch.testing.assert_close(mine, theirs, atol=5e-6, rtol=0)
 
 
 def test_what_a_batch_needs_is_made_once_for_all_layers(make_case, monkeypatch) -> None:
@@ -64,7 +64,7 @@ def test_what_a_batch_needs_is_made_once_for_all_layers(make_case, monkeypatch) 
     one, other = make_case(BATCHES["decoding"]), make_case(BATCHES["fresh"])
     for case in (one, one, other, one):
         mine, theirs = both(case, attention)
-        torch.testing.assert_close(mine, theirs, atol=2e-6, rtol=0)
+        torch.testing.assert_close(mine, theirs, atol=5e-6, rtol=0)
     assert [host for host, _ in made] == [one.host, other.host, one.host]
 
 
