@@ -83,7 +83,7 @@ def launch(dtype: str, dim: int, window: int, softcap: float) -> None:
 
 @pytest.mark.parametrize(
     "shape",
-    [("bfloat16", 128, 0, 0.0), ("float16", 96, 1024, 50.0), ("bfloat16", 256, 0, 0.0)],
+    [("bfloat16", 128, 0, 0.0), ("float16", 256, 1024, 50.0)],
 )
 def test_on_an_h100_it_feeds_wgmma_by_tma(compiled, shape) -> None:
     _, fresh = compiled(launch, *shape)

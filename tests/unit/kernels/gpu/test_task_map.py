@@ -41,7 +41,7 @@ def tiles_of(tasks: DecodeTasks) -> list[list[tuple[int, int, int]]]:
     return found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     runs=st.lists(st.tuples(st.integers(0, 90), st.integers(1, 4)), min_size=1, max_size=6),
     window=st.sampled_from([0, 1, 5, 30]),
