@@ -33,7 +33,7 @@ def toy(model: ModelConfig, engine: EngineConfig) -> Runner:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that happens at the other end of a socket."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.005)
 

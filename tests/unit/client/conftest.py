@@ -19,7 +19,7 @@ def until() -> Until:
     """Wait, not for ever, for something that has no event of its own."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - the condition is another part's plain figure
                 await asyncio.sleep(0.001)
 

@@ -81,7 +81,7 @@ async def test_own_close_ends_the_iteration_and_flushes_what_was_posted(host, he
     await link.close()
     await link.close()
     assert [batch async for batch in link] == []
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         assert await arrived.get() == 7
     with pytest.raises(PeerLost):
         link.post(cancel(8))
@@ -148,7 +148,7 @@ async def test_a_reader_that_falls_behind_is_lost_and_costs_bounded_memory(host,
             ended.set_result(str(exc))
 
     link = await dial(await host.serve(flood, small), hello)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert "does not read" in await ended
     await link.close()
 

@@ -58,7 +58,7 @@ def test_a_slow_reader_is_waited_for_or_lost(own_host, hello):
             count = 0
             while count < 64:
                 count += len(await anext(link))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await waited.wait()
                 await lost.wait()
             await link.close()

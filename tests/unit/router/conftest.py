@@ -89,7 +89,7 @@ class House:
     async def publish_and_connect(self) -> None:
         """Publish, and wait until every member's link stands."""
         self.publish()
-        async with asyncio.timeout(3.0):
+        async with asyncio.timeout(60):
             while not all(seen.connected for seen in self.front_door.status().workers):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 

@@ -22,7 +22,7 @@ async def output(front_door, spec) -> tuple[list[int], object]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 

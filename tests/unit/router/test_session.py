@@ -46,7 +46,7 @@ class Diary:
 
     async def tells(self, event: str, times: int = 1) -> None:
         """Wait until it has."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             while self.events.count(event) < times:  # noqa: ASYNC110 - others write it
                 await asyncio.sleep(0.005)
 

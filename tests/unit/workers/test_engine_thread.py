@@ -51,7 +51,7 @@ class Watched:
         self.changed.set()
 
     async def ended(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sum(isinstance(e, Ended) for step in self.steps for e in step) < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -124,7 +124,7 @@ async def test_a_bug_in_the_engine_is_reported_and_ends_the_thread(watched, monk
 
     monkeypatch.setattr(engine, "step", fail)
     watched.thread.post(run("a"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await watched.crashed.wait()
     assert str(watched.crashes[0]) == "a block is lost"
 

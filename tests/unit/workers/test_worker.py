@@ -110,7 +110,7 @@ class Talk:
 
     async def hear(self, kind: type[Message], when: Callable[[Message], bool] = bool) -> Message:
         """The next message of this kind that has not been asked for yet."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for message in self.heard:
                     if isinstance(message, kind) and when(message):
@@ -175,7 +175,7 @@ class House:
 
     async def idle(self, name: str) -> None:
         worker = self.workers[WorkerId(name)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 status = worker.status()
                 load = status.load
@@ -405,7 +405,7 @@ async def test_a_worker_whose_engine_breaks_says_so_to_everybody(house):
     _, talk = await house.start("d0", lambda model, engine: BrokenRunner(engine))
     talk.link.post(Submit(SPEC, Epoch(0)))
     with pytest.raises(WorkerFailed, match="cosmic ray"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await house.workers[WorkerId("d0")].wait()
     with pytest.raises(PeerLost):
         await talk.hear(Tokens)
