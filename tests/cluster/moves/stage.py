@@ -32,7 +32,7 @@ from tercet.workers.events import Run, Said
 from tercet.workers.status import WorkerStatus
 from tercet.workers.toy_runner import ToyRunner
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 START_S_MAX = 120.0
 
 

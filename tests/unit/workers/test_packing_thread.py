@@ -44,23 +44,23 @@ def bench():
 
 def test_slots_are_kept_until_they_are_told_free(bench):
     assert bench.thread.pack(bench.order(1, 0, 1, 2))
-    packed = bench.answers.get(timeout=5)
+    packed = bench.answers.get(timeout=60)
     assert (packed.number, packed.slots, packed.generations) == (1, (0, 1, 2), (1, 1, 1))
     assert not bench.thread.pack(bench.order(2, 3, 4)), "one slot is left"
     assert bench.thread.pack(bench.order(3, 3))
-    assert bench.answers.get(timeout=5).slots == (3,)
+    assert bench.answers.get(timeout=60).slots == (3,)
     assert bench.thread.kept == SLOTS
     bench.thread.unstage(Unstage(packed.slots))
     assert bench.thread.kept == 1
     assert bench.thread.pack(bench.order(4, 5))
-    again = bench.answers.get(timeout=5)
+    again = bench.answers.get(timeout=60)
     assert (again.slots, again.generations) == ((0,), (2,)), "its word has risen"
 
 
 def test_a_block_that_was_reused_is_answered_without_words(bench):
     bench.kv.generations[1] = 7
     assert bench.thread.pack(bench.order(1, 0, 1))
-    packed = bench.answers.get(timeout=5)
+    packed = bench.answers.get(timeout=60)
     assert (packed.slots, packed.generations) == ((0, 1), ())
 
 
@@ -74,7 +74,7 @@ def test_what_was_ordered_before_the_stop_is_still_answered(bench):
 
 def test_a_bug_is_reported(bench):
     assert bench.thread.pack(bench.order(1, 0, words=(0, 0)))
-    assert isinstance(bench.crashes.get(timeout=5), AssertionError)
+    assert isinstance(bench.crashes.get(timeout=60), AssertionError)
 
 
 # ---- its terms -------------------------------------------------------------------------------------------------------

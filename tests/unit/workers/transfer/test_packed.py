@@ -71,7 +71,7 @@ class PackedPair:
             codec,
         )
         self.taker.pull(job)
-        return self.events.get(timeout=5)
+        return self.events.get(timeout=60)
 
     def stop(self) -> None:
         self.taker.stop()

@@ -62,7 +62,7 @@ class Two:
             (BlockId(3), BlockId(9)), (BlockId(5), BlockId(6)), (word, word),
         )  # fmt: skip
         self.destination.transfer.pull(job)
-        return self.destination.events.get(timeout=5)
+        return self.destination.events.get(timeout=60)
 
     def close(self) -> None:
         for rank in (*self.sources, self.destination):
@@ -105,7 +105,7 @@ def test_a_rank_of_two_pulls_whole_blocks_from_its_like_under_the_words_of_rank_
     like.transfer.pull(
         PullJob(JobId(RequestId("r"), Epoch(1), 1), "s:1", (BlockId(3),), (BlockId(5),), (7,))
     )
-    assert isinstance(like.events.get(timeout=5), Pulled)
+    assert isinstance(like.events.get(timeout=60), Pulled)
     assert (like.pool[5] == two.sources[1].pool[3]).all()
     like.transfer.stop()
 
@@ -118,7 +118,7 @@ def test_one_ranks_failure_leaves_the_blocks_in_flight_until_the_others_read_has
     assert isinstance(failed, PullFailed)
     assert (failed.reason, failed.in_flight) == ("broken", True)
     assert not two.destination.pool.any(), "the other read had not ended"
-    assert two.destination.events.get(timeout=5) == Settled(failed.job)
+    assert two.destination.events.get(timeout=60) == Settled(failed.job)
     assert two.destination.transfer.unsettled == 0
     assert isinstance(two.pull(), Pulled), "its ranks were introduced anew"
 
@@ -131,4 +131,4 @@ def test_a_rank_that_is_gone_fails_the_pull_but_ends_no_read_from_the_others(mak
     assert isinstance(failed, PullFailed)
     assert failed.reason == "reading from s:1/1: disconnected"
     assert failed.in_flight
-    assert two.destination.events.get(timeout=5) == Settled(failed.job)
+    assert two.destination.events.get(timeout=60) == Settled(failed.job)
