@@ -12,6 +12,7 @@ Knows block numbers, never their memory. A block's generation word rises when th
 before anything is written: a remote reader that finds the word unchanged after its read has read the old content whole.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -82,6 +83,13 @@ class BlockPool:
         """The generation word of each."""
         words = self._generations
         return tuple([words[block] for block in blocks])
+
+    def exclusive(self, blocks: Sequence[BlockId]) -> int:
+        """How many of a table's blocks nobody else references; whoever shares some is taken to share the first ones."""
+        references = self._references
+        if not blocks or references[blocks[0]] == 1:
+            return len(blocks)
+        return len(blocks) - bisect_left(blocks, True, key=lambda block: references[block] == 1)
 
     def lookup(self, hashes: Sequence[BlockHash]) -> list[BlockId]:
         """The cached blocks of the longest prefix of `hashes`. Changes nothing: `share` what is wanted."""

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from tercet.config import EngineConfig
 from tercet.ids import BlockId
+from tercet.workers.admission import ADMISSIONS
 from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.sequence import Phase, Sequence
@@ -30,6 +31,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.reserved: set[Sequence] = set()
         self.held: set[Sequence] = set()
+        self._admission = ADMISSIONS[config.admission](pool, config.block_tokens)
         self._block_tokens = config.block_tokens
         self._step_tokens_max = config.step_tokens_max
         self._waiting_max = config.waiting_max
@@ -103,7 +105,7 @@ class Scheduler:
     def extend(self, sequence: Sequence, tokens: int) -> list[BlockId]:
         """Blocks for a reserved sequence that will be so long; none when there are too few beside the running ones."""
         missing = -(-tokens // self._block_tokens) - len(sequence.blocks)
-        if missing <= 0 or missing + self._growing > self.pool.free:
+        if missing <= 0 or missing + len(self._growing) > self.pool.free:
             return []
         fresh = self.pool.allocate(missing, after=sequence.blocks[-1]) or []
         sequence.blocks.extend(fresh)
@@ -143,6 +145,7 @@ class Scheduler:
                 self.waiting.remove(sequence)
             case Phase.RUNNING:
                 self.running.remove(sequence)
+                self._admission.ended(sequence)
             case Phase.RESERVED:
                 self.reserved.remove(sequence)
             case Phase.HELD:
@@ -202,9 +205,9 @@ class Scheduler:
         return len(self.running) + len(self.reserved) + may_come_back < self._running_max
 
     @property
-    def _growing(self) -> int:
-        """Sequences that will want another block; one is left for each."""
-        return len(self.reserved) + sum(not s.hand_off for s in self.running)
+    def _growing(self) -> list[Sequence]:
+        """Sequences that will want another block."""
+        return [*self.reserved, *[s for s in self.running if not s.hand_off]]
 
     def _cached(self, sequence: Sequence, tokens: int) -> list[BlockId]:
         """The blocks in the prefix cache that hold the first tokens of a sequence, `tokens` at most."""
@@ -221,12 +224,12 @@ class Scheduler:
         return True
 
     def _take_blocks(self, sequence: Sequence, cached_blocks_max: int) -> bool:
-        """A table for all tokens: cached blocks, then fresh ones, leaving one for every sequence that will grow."""
+        """A table for all tokens, cached blocks, then fresh ones, if that leaves enough for those that will grow."""
         cached = self._cached(sequence, cached_blocks_max * self._block_tokens)
         self.pool.share(cached)
         missing = self._blocks_for(sequence) - len(cached)
         fresh = None
-        if missing + self._growing <= self.pool.free:
+        if self._admission.admits(sequence, missing, self._growing):
             fresh = self.pool.allocate(missing, after=cached[-1] if cached else None)
         if fresh is None:
             self.pool.release(cached)

@@ -47,6 +47,11 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """Requests in one batch."""
     waiting_max: Positive = 256
     """Requests accepted but not started; one more is refused."""
+    admission: Literal["aggressive", "worst_case", "past_future"] = "past_future"
+    """When a request may join the batch. `aggressive`: as soon as its tokens and one more block for each running request fit;
+    for outputs that are short beside the prompts. `worst_case`: when it and all that run fit at their `max_tokens`; for those
+    who always set it close to what they use and must never see a request give way. `past_future`: when the peak that is
+    predicted from the outputs of late fits; for everybody else."""
     start_within_s: Seconds = 1.0
     """A request that could not start within this long, by the prefill that is ahead of it, is refused: it waits at the front
     door, which can still order it, cancel it and give it to another worker."""
