@@ -22,7 +22,7 @@ from tercet.ids import FIRST_EPOCH, RequestId
 from tercet.request import RequestSpec, Sampling
 from tercet.workers.engine import Engine
 from tercet.workers.events import Run
-from tercet.workers.runner import Slice
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 from tercet.workers.toy_runner import ToyRunner
 
 RESULTS = Path(__file__).parent / "results" / "engine_overhead.json"
@@ -53,7 +53,9 @@ class ReadyLogits(ToyRunner):
         generator = torch.Generator().manual_seed(0)
         self._ready = torch.randn(max(BATCHES), vocab, generator=generator) * 4
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         return self._ready[: sum(part.sample for part in slices)]
 
 

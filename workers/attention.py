@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from tercet.kernels.paged_attention import PagedAttention
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.kernels.softmax_rule import SoftmaxRule
+from tercet.workers.runner import BetweenLayers, go_on
 
 ATTENTION_NAME = "tercet_paged"
 """Under this name the interface finds `attend`. No mask function has this name, so transformers builds no mask."""
@@ -66,22 +67,27 @@ def register_attention() -> None:
 
 
 class Step:
-    """The batch being computed, while it is."""
+    """The batch being computed, while it is, and what is to be done between two layers of it."""
 
-    __slots__ = ("_batch",)
+    __slots__ = ("_batch", "_between_layers")
 
     def __init__(self) -> None:
         self._batch: PagedBatch | None = None
+        self._between_layers: BetweenLayers = go_on
 
     @contextmanager
-    def running(self, batch: PagedBatch) -> Iterator[None]:
-        """Within this context the model's layers attend as `batch` says."""
-        assert self._batch is None, "a step is running already"
-        self._batch = batch
+    def running(self, batch: PagedBatch, between_layers: BetweenLayers) -> Iterator[None]:
+        """Within this context the model's layers attend as `batch` says. Another one may run `between_layers` of this."""
+        outer = (self._batch, self._between_layers)
+        self._batch, self._between_layers = batch, between_layers
         try:
             yield
         finally:
-            self._batch = None
+            self._batch, self._between_layers = outer
+
+    def pause(self) -> None:
+        """The running batch is about to attend in its next layer: modules hold nothing of it but what is on the stack."""
+        self._between_layers()
 
     @property
     def batch(self) -> PagedBatch:
@@ -105,6 +111,7 @@ class PagedLayer:
         value: torch.Tensor,
         rule: SoftmaxRule,
     ) -> torch.Tensor:
+        self.step.pause()
         out_NHD = self.paged_attention(
             _rows(query), _rows(key), _rows(value), self.pages_B2GTD, self.step.batch, rule
         )

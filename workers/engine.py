@@ -5,6 +5,9 @@ of whoever hands it commands.
 """
 
 import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
 
 from tercet.clock import Clock
 from tercet.config import EngineConfig
@@ -15,11 +18,36 @@ from tercet.workers.events import Command, Event
 from tercet.workers.forward import Forward
 from tercet.workers.limits import Limits
 from tercet.workers.pace import Pace
-from tercet.workers.runner import Runner, RunnerLost
+from tercet.workers.runner import BetweenLayers, Runner, RunnerLost, go_on
 from tercet.workers.scheduler import Scheduler
 from tercet.workers.steps import Steps
 
 _log = logging.getLogger(__name__)
+
+
+class Outside(Protocol):
+    """The rest of the worker, as far as it is reached amid a step."""
+
+    def commands(self) -> Sequence[Command]:
+        """What has come since; asked once in each layer of a long step."""
+        ...
+
+    def say(self, events: list[Event]) -> None:
+        """These need not wait for the end of the step."""
+        ...
+
+
+class Nobody:
+    """Nothing comes amid a step."""
+
+    def commands(self) -> Sequence[Command]:
+        return ()
+
+    def say(self, events: list[Event]) -> None:
+        raise AssertionError(f"said to nobody: {events}")
+
+
+NOBODY = Nobody()
 
 
 class Engine:
@@ -53,13 +81,28 @@ class Engine:
         self._pool.expire(self._clock.now_s())
         self._steps.handle(command)
 
-    def step(self) -> list[Event]:
-        """At most one batch; returns everything that happened since the last call."""
+    def step(self, outside: Outside = NOBODY) -> list[Event]:
+        """At most one batch, and amid it what comes from `outside` and is urgent; returns what happened and was not said."""
         self._pool.expire(self._clock.now_s())
         chunks = self._steps.plan()
         if chunks:
-            self._compute(chunks)
+            between_layers = (
+                partial(self._interject, outside) if self._steps.interruptible else go_on
+            )
+            self._compute(chunks, between_layers)
         return self._steps.take()
+
+    def _interject(self, outside: Outside) -> None:
+        """The step under way stands between two layers: whoever has come and may come first is computed, and answered."""
+        commands = outside.commands()
+        if not commands:
+            return
+        for command in commands:
+            self.handle(command)
+        while self._steps.interruptible and (chunks := self._steps.interject()):
+            self._say(outside)
+            self._compute(chunks)
+        self._say(outside)
 
     def load(self) -> EngineLoad:
         """The figures of this moment."""
@@ -69,9 +112,13 @@ class Engine:
         """Asserts that every block and every sequence is where it should be."""
         self._steps.check_integrity()
 
-    def _compute(self, chunks: list[Chunk]) -> None:
+    def _say(self, outside: Outside) -> None:
+        if events := self._steps.take():
+            outside.say(events)
+
+    def _compute(self, chunks: list[Chunk], between_layers: BetweenLayers = go_on) -> None:
         try:
-            results = self._forward.run(chunks)
+            results = self._forward.run(chunks, between_layers)
         except RunnerLost:
             raise
         except Exception as error:

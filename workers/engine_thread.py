@@ -117,18 +117,29 @@ class EngineThread:
                     self._changed.wait()
                 if self._stopping:
                     return
-                commands = list(self._inbox)
-                self._inbox.clear()
             self._step_began_s = self._clock.now_s()
-            for command in commands:
+            for command in self.commands():
                 engine.handle(command)
-            events = engine.step() if engine.has_work else []
+            events = engine.step(self) if engine.has_work else []
             self._step_began_s = None
             self._look_at(engine)
             if events:
-                with self._changed:
-                    self._undelivered += 1
-                self._on_loop(self._hand_over, events)
+                self.say(events)
+
+    def commands(self) -> list[Command]:
+        """What was posted since the last call; for the engine, on its thread."""
+        if not self._inbox:  # the usual case, amid a step
+            return []
+        with self._changed:
+            commands = list(self._inbox)
+            self._inbox.clear()
+        return commands
+
+    def say(self, events: list[Event]) -> None:
+        """Give these to the event loop; for the engine, on its thread."""
+        with self._changed:
+            self._undelivered += 1
+        self._on_loop(self._hand_over, events)
 
     def _look_at(self, engine: Engine) -> None:
         now_s = self._clock.now_s()

@@ -18,7 +18,7 @@ from tercet.workers.compat import compat_key
 from tercet.workers.kv_pool import KvGeometry, KvPool
 from tercet.workers.linear import accelerate_linears
 from tercet.workers.norm import accelerate_norms
-from tercet.workers.runner import Slice
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 from tercet.workers.trial import Trial
 
 
@@ -69,7 +69,9 @@ class ModelRunner:
         return cls(checkpoint, sightings, engine, ranks)
 
     @torch.inference_mode()
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         """See `Runner`."""
         batch = PagedBatch.of(
             [len(part.tokens) for part in slices],
@@ -86,7 +88,7 @@ class ModelRunner:
             dtype=torch.long,
             device=device,
         )
-        with self._step.running(batch):
+        with self._step.running(batch, between_layers):
             output = self._model(
                 input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=sampled
             )

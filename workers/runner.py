@@ -3,7 +3,7 @@
 Knows nothing of requests, queues or sampling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,13 @@ import torch
 
 from tercet.errors import TercetError
 from tercet.workers.kv_pool import KvPool
+
+BetweenLayers = Callable[[], None]
+"""Called once in each layer, before it attends. It may run other slices through the model before it returns."""
+
+
+def go_on() -> None:
+    """Nobody is to come between."""
 
 
 class RunnerLost(TercetError):
@@ -46,6 +53,8 @@ class Runner(Protocol):
         """Workers with equal keys can read each other's KV."""
         ...
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         """Writes the slices' KV; returns fp32 logits `[slices with sample, vocab]` in the order of the slices."""
         ...

@@ -4,7 +4,8 @@ Owns the queues and, through the block pool, the block tables. Knows no model, m
 """
 
 from bisect import insort
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from tercet.config import EngineConfig
@@ -14,11 +15,15 @@ from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.sequence import Phase, Sequence
 
-_rank = attrgetter("rank")
+_rank, _urgency = attrgetter("rank"), attrgetter("urgency")
 
 
 class Scheduler:
-    """Continuous batching with chunked prefill.
+    """Continuous batching with chunked prefill, the one first that has the least slack.
+
+    A request is due when a multiple of its own prefill has been done for others, so that short ones pass long ones and the
+    wait of each is bounded by its own length: nobody who comes later than that passes it. A promise in seconds that is the
+    same for all would not change the order. Whoever has output already, and a client that reads it, is due at once.
 
     A sequence gets the blocks for all its tokens when it leaves the queue, in one piece, so that prefill never stops for
     memory and a hand-off reads few runs; only decoding asks for more. When there are none, the running sequence of the
@@ -35,37 +40,72 @@ class Scheduler:
         self._block_tokens = config.block_tokens
         self._step_tokens_max = config.step_tokens_max
         self._waiting_max = config.waiting_max
+        self._stretch_max = config.prefill_stretch_max
         self._retention_s_max = config.retention_s_max
         # Every decode of the batch must fit into a step, or the last ones would never move.
         self._running_max = min(config.running_max, config.step_tokens_max)
         self._short_of_blocks = False
+        self._prefilled = 0
 
     # ---- the step ----------------------------------------------------------------------------------------------------
 
     def schedule(self) -> Batch:
-        """Decodes first, then prefills under way, then the queue in order, until tokens, places or blocks run out."""
+        """Decodes first, then prefills under way and the queue by urgency, until tokens, places or blocks run out."""
         return self._fill(self.running, self._step_tokens_max)
 
     def _fill(self, running: list[Sequence], budget: int) -> Batch:
         """So many tokens of these running sequences and of the queue."""
         batch = Batch()
         self._short_of_blocks = False
-        for decoding in (True, False):
-            for sequence in [s for s in running if (s.remaining == 1) is decoding]:
-                if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
-                    chunk = Chunk(sequence, min(sequence.remaining, budget))
-                    batch.chunks.append(chunk)
-                    budget -= chunk.tokens
-        while budget and self.waiting and self._has_place:
+        prefilling = [s for s in running if s.remaining > 1]
+        for sequence in [s for s in running if s.remaining == 1]:
+            if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
+                batch.chunks.append(Chunk(sequence, 1))
+                budget -= 1
+        candidates = self._by_urgency(prefilling, batch)
+        while budget and (candidate := next(candidates, None)):
+            chunk = Chunk(candidate, min(candidate.remaining, budget))
+            batch.chunks.append(chunk)
+            budget -= chunk.tokens
+            self._prefilled += chunk.tokens
+        return batch
+
+    def interject(self, before: Sequence, tokens: int) -> Batch:
+        """Those in the queue that are more urgent than `before` and have at most so many tokens. Takes blocks from nobody."""
+        batch = Batch()
+        while self.waiting and self._has_place:
             sequence = self.waiting[0]
-            if not self._admit(sequence):
-                self._short_of_blocks = True
+            short = sequence.remaining - sequence.hoped_tokens <= tokens
+            if not (short and sequence.urgency < before.urgency and self._admit(sequence)):
                 break
-            chunk = Chunk(sequence, min(sequence.remaining, budget))
+            chunk = Chunk(sequence, min(sequence.remaining, tokens))
             batch.chunks.append(chunk)
             batch.begun.append(sequence)
-            budget -= chunk.tokens
+            tokens -= chunk.tokens
+            self._prefilled += chunk.tokens
         return batch
+
+    def _by_urgency(self, prefilling: list[Sequence], batch: Batch) -> Iterator[Sequence]:
+        """Prefills under way, and those in the queue until one does not find its blocks."""
+        under_way = deque(sorted(prefilling, key=_urgency))
+        while True:
+            newcomer = self._next_in_queue()
+            if newcomer and not (under_way and under_way[0].urgency < newcomer.urgency):
+                if self._admit(newcomer):
+                    batch.begun.append(newcomer)
+                    yield newcomer
+                else:
+                    self._short_of_blocks = True
+            elif under_way:
+                sequence = under_way.popleft()
+                if sequence.phase is Phase.RUNNING and self._grow(sequence, batch):
+                    yield sequence
+            else:
+                return
+
+    def _next_in_queue(self) -> Sequence | None:
+        served = self.waiting and not self._short_of_blocks and self._has_place
+        return self.waiting[0] if served else None
 
     def advance(self, sequence: Sequence, computed: int) -> None:
         """The KV of the first `computed` tokens is in the blocks; full ones become findable."""
@@ -194,7 +234,7 @@ class Scheduler:
                 for block in sequence.blocks:
                     references[block] = references.get(block, 0) + 1
         assert self.running == sorted(self.running, key=_rank)
-        assert self.waiting == sorted(self.waiting, key=_rank)
+        assert self.waiting == sorted(self.waiting, key=_urgency)
         self.pool.check_integrity(references)
 
     # ---- blocks ------------------------------------------------------------------------------------------------------
@@ -271,13 +311,17 @@ class Scheduler:
         self.running.remove(sequence)
         self._free_blocks(sequence, ())
         sequence.preemptions += 1
+        sequence.due = 0
         self._queue(sequence)
 
     def _queue(self, sequence: Sequence) -> None:
         sequence.phase = Phase.WAITING
-        insort(self.waiting, sequence, key=_rank)
         cached = self._cached(sequence, len(sequence.tokens) - 1)
         sequence.hoped_tokens = len(cached) * self._block_tokens
+        if not sequence.due and not sequence.output_tokens:
+            own = len(sequence.tokens) - sequence.hoped_tokens
+            sequence.due = self._prefilled + int(self._stretch_max * own)
+        insort(self.waiting, sequence, key=_urgency)
 
     def _retain(self, sequence: Sequence) -> None:
         ttl_s = min(sequence.spec.kv_ttl_s, self._retention_s_max)

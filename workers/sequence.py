@@ -54,6 +54,8 @@ class Sequence:
     """Leading blocks whose numbers and generations were announced for pulling."""
     known_output: int = 0
     """Output tokens that the owner has: given by it, or sent to it."""
+    due: int = 0
+    """Until when it should have been prefilled, by the scheduler's count of prefilled tokens; 0 is at once."""
     hoped_tokens: int = 0
     """Leading tokens that the prefix cache held when the sequence joined the queue: an estimate for load figures."""
     cached_tokens: int | None = None
@@ -101,8 +103,13 @@ class Sequence:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Sequences are served in ascending and preempted in descending order of this."""
+        """Sequences decode in ascending and are preempted in descending order of this."""
         return (-self.spec.priority, self.arrival)
+
+    @property
+    def urgency(self) -> tuple[int, int, int]:
+        """Sequences leave the queue and are prefilled in ascending order of this."""
+        return (-self.spec.priority, self.due, self.arrival)
 
     @property
     def output(self) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from tercet.workers.batch import Batch, Chunk, Drawn
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Command, Event
+from tercet.workers.interjection import StepUnderWay
 from tercet.workers.limits import Limits
 from tercet.workers.outbox import Outbox
 from tercet.workers.pace import Pace
@@ -19,7 +20,9 @@ from tercet.workers.sequence import Phase, Sequence
 class Steps:
     """`handle` changes what is to be done; `plan` a step, compute it, and `finish` it or `fail` its chunks.
 
-    Between `plan` and what ends it there are no commands. What has happened is kept until it is taken.
+    Amid a step others may be computed: `interject`, compute, and `finish` or `fail` those. Commands that come meanwhile take
+    effect at once, up to the first one that concerns the step; that one and what follows it waits for the step's end.
+    What has happened is kept until it is taken.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class Steps:
         )
         self._announced: Batch | None = None  # planned and told of, but not computed yet
         self._stalled = False  # nothing can run before another command comes
+        self._under_way: StepUnderWay | None = None
+        self._interjected = False
+        self._put_off: list[Command] = []
 
     @property
     def has_work(self) -> bool:
@@ -53,7 +59,11 @@ class Steps:
     def handle(self, command: Command) -> None:
         """Take a command. One for a request that is not here (any more) has no effect."""
         self._stalled = False
-        self._residents.handle(command)
+        step = self._under_way
+        if step and (self._put_off or step.concerned_by(command)):
+            self._put_off.append(command)
+        else:
+            self._residents.handle(command)
 
     def plan(self) -> list[Chunk]:
         """What to compute next; empty when there is nothing, or when something is to be said before.
@@ -73,7 +83,26 @@ class Steps:
                 self._announced = batch
                 return []
         # Commands may have ended sequences since the batch was planned.
-        return [chunk for chunk in batch.chunks if chunk.sequence.phase is Phase.RUNNING]
+        chunks = [chunk for chunk in batch.chunks if chunk.sequence.phase is Phase.RUNNING]
+        if chunks and chunks[-1].sequence.remaining > 1:  # prefills stand behind decodes
+            self._under_way = StepUnderWay.of(chunks)
+        return chunks
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether the step under way is so long that others may come first."""
+        return self._under_way is not None and self._under_way.tokens_left > 0
+
+    def interject(self) -> list[Chunk]:
+        """What is to be computed before the step under way goes on."""
+        assert self._under_way is not None, "no step is under way"
+        assert not self._interjected, "one at a time"
+        step = self._under_way
+        batch = self._scheduler.interject(step.longest, step.tokens_left)
+        step.tokens_left -= sum(chunk.tokens for chunk in batch.chunks)
+        self._announce(batch)
+        self._interjected = bool(batch.chunks)
+        return batch.chunks
 
     def finish(self, chunks: list[Chunk], results: Iterable[Drawn | None]) -> None:
         """The chunks are computed; for each what was drawn after it, None where the sequence goes on with another one."""
@@ -85,11 +114,13 @@ class Steps:
             self._advance(chunk)
             if drawn is not None:
                 self._accept(chunk.sequence, drawn)
+        self._end_step()
 
     def fail(self, chunks: list[Chunk], reason: str) -> None:
         """The KV of these chunks is undefined: their requests end."""
         for chunk in chunks:
             self._residents.fail(chunk.sequence, reason, retryable=True)
+        self._end_step()
 
     def take(self) -> list[Event]:
         """Everything that happened since the last call."""
@@ -118,6 +149,16 @@ class Steps:
     def check_integrity(self) -> None:
         """Asserts that every block and every sequence is where it should be."""
         self._residents.check_integrity()
+
+    def _end_step(self) -> None:
+        """Of the interjection, if there is one, else of the step itself."""
+        if self._interjected:
+            self._interjected = False
+            return
+        self._under_way = None
+        commands, self._put_off = self._put_off, []
+        for command in commands:
+            self._residents.handle(command)
 
     def _announce(self, batch: Batch) -> None:
         """Say which hand-offs begin, with what the prefix cache already has of them."""

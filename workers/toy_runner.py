@@ -14,7 +14,7 @@ import torch
 
 from tercet.config import EngineConfig
 from tercet.workers.kv_pool import KvGeometry, KvPool
-from tercet.workers.runner import Slice
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(31)
@@ -51,11 +51,17 @@ class ToyRunner:
         self._lanes = layers * 2 * head_dim
         self._memory = self.kv.tensor.numpy()
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         if self._step_s:
             time.sleep(self._step_s)
-        for part in slices:
-            self._write(part)
+        written = [self._kv_of(part) for part in slices]
+        for layer in range(self.kv.geometry.layers):
+            between_layers()
+            for part, values in zip(slices, written, strict=True):
+                blocks, slots = self._places(part, part.start)
+                self._memory[:, layer][blocks, :, :, slots, :] = values[:, layer]
         rows = [self._logits(part) for part in slices if part.sample]
         return torch.from_numpy(np.stack(rows) if rows else np.empty((0, self.vocab_size), "f4"))
 
@@ -67,8 +73,8 @@ class ToyRunner:
             positions % block_tokens
         )
 
-    def _write(self, part: Slice) -> None:
-        blocks, slots = self._places(part, part.start)
+    def _kv_of(self, part: Slice) -> npt.NDArray[np.float32]:
+        """`[tokens, layers, 2, kv_heads, head_dim]`"""
         positions = np.arange(part.start, part.start + len(part.tokens), dtype=np.uint64)
         tokens = np.asarray(part.tokens, dtype=np.uint64)
         lanes = np.arange(self._lanes, dtype=np.uint64)
@@ -76,7 +82,7 @@ class ToyRunner:
         values = (_scramble(words) >> _TOP).astype(np.float32)  # 24 bits: exact in fp32
         geometry = self.kv.geometry
         shape = (len(tokens), geometry.layers, 2, geometry.kv_heads, geometry.head_dim)
-        self._memory[blocks, :, :, :, slots, :] = values.reshape(shape)
+        return values.reshape(shape)
 
     def _logits(self, part: Slice) -> npt.NDArray[np.float32]:
         """`[vocab]`: a digest of everything in the cache up to the slice's end, spread over the vocabulary."""

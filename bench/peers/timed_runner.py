@@ -11,7 +11,7 @@ import torch
 
 from tercet.config import EngineConfig
 from tercet.workers.kv_pool import KvGeometry, KvPool
-from tercet.workers.runner import Slice
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 from timing import Timing
 
 CONTEXT_TOKENS_MAX = 2**17
@@ -57,7 +57,9 @@ class TimedRunner:
         self._end_s = 0.0
         self._unfinished = False
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         """Sleeps for the prompt tokens, or for one decode step if that is longer: decodes ride along, as in the mock worker.
 
         A prompt's steps follow each other without a gap, so that a machine which wakes sleepers late is late once a prompt,

@@ -52,6 +52,9 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     for outputs that are short beside the prompts. `worst_case`: when it and all that run fit at their `max_tokens`; for those
     who always set it close to what they use and must never see a request give way. `past_future`: when the peak that is
     predicted from the outputs of late fits; for everybody else."""
+    prefill_stretch_max: Annotated[float, Meta(ge=0)] = 8.0
+    """A request is passed by shorter ones until so many times its own prefill has been done for them; 0 serves everybody in the
+    order of arrival. Lower it where long prompts must not wait for short ones."""
     start_within_s: Seconds = 1.0
     """A request that could not start within this long, by the prefill that is ahead of it, is refused: it waits at the front
     door, which can still order it, cancel it and give it to another worker."""

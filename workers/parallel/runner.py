@@ -8,7 +8,7 @@ import torch
 from tercet.workers.model_runner import ModelRunner
 from tercet.workers.parallel.orders import Compute, Share
 from tercet.workers.parallel.pipe import Pipe
-from tercet.workers.runner import RunnerLost, Slice
+from tercet.workers.runner import BetweenLayers, RunnerLost, Slice, go_on
 
 
 class ParallelRunner:
@@ -22,8 +22,13 @@ class ParallelRunner:
         self.context_tokens_max = own.context_tokens_max
         self.compat = own.compat
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
-        """See `Runner`. Raises RunnerLost whatever happens: ranks that are not at the same place never meet again."""
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
+        """See `Runner`, but nobody comes between layers: ranks would have to stop at the same one.
+
+        Raises RunnerLost whatever happens: ranks that are not at the same place never meet again.
+        """
         shares = [Share(part.tokens, part.start, list(part.blocks)) for part in slices]
         order = msgspec.msgpack.encode(Compute(shares))
         try:

@@ -21,7 +21,7 @@ CONTEXT_TOKENS_MAX = 200
 
 
 class SimEngine:
-    """Takes the place of `EngineThread` and `Engine`: commands wait for the end of the step under way."""
+    """Takes the place of `EngineThread` and `Engine`: commands wait for the middle or the end of the step under way."""
 
     def __init__(
         self, process: object, config: EngineConfig, deliver: Callable[[list[Event]], None]
@@ -37,6 +37,8 @@ class SimEngine:
         self.steps = Steps(limits, self.scheduler, Pace(), start_within_s=config.start_within_s)
         self.sequences: dict[str, Sequence] = self.steps._residents._sequences
         """All that live in this engine."""
+        self.interjections = 0
+        """How often somebody was computed amid somebody else's step."""
         self._inbox: list[Command] = []
         self._busy = False
 
@@ -66,36 +68,59 @@ class SimEngine:
         chunks = self.steps.plan() if self.steps.has_work else []
         self._process.world.invariants.changes += 1
         if chunks:
-            step_s = self._process.network.chaos.step_s()
-            self._process.loop.call_later(step_s, self._finish, chunks)
+            half_s = self._process.network.chaos.step_s() / 2
+            self._process.loop.call_later(half_s, self._interject, half_s, chunks)
         else:
             self._say()
 
+    def _interject(self, half_s: float, chunks: list[Chunk]) -> None:
+        """The step is half done, in time and in layers: whoever has come and may come first is computed."""
+        self._compute(chunks)
+        if self.steps.interruptible and self._inbox:
+            commands, self._inbox = self._inbox, []
+            for command in commands:
+                self.steps.handle(command)
+            while self.steps.interruptible and (others := self.steps.interject()):
+                self.interjections += 1
+                self._compute(others)
+                self._end(others)
+            self._deliver_events()
+        self._process.loop.call_later(half_s, self._finish, chunks)
+
     def _finish(self, chunks: list[Chunk]) -> None:
+        self._compute(chunks)
+        self._end(chunks)
+        self._say()
+
+    def _end(self, chunks: list[Chunk]) -> None:
         self._process.world.invariants.changes += 1
         if self._process.network.chaos.step_fails(self._process):
             self.steps.fail(chunks, "the model failed")
         else:
-            self.steps.finish(chunks, self._forward(chunks))
-        self._say()
+            self.steps.finish(chunks, [self._draw(chunk) for chunk in chunks])
 
     def _say(self) -> None:
-        events = self.steps.take()
-        if events:
-            self._process.loop.call_soon(self._deliver, events)
-        self._process.world.invariants.after_turn(self._process)
+        self._deliver_events()
         self._busy = False
         if self._inbox or self.steps.has_work:
             self._wake()
 
-    def _forward(self, chunks: list[Chunk]) -> list[Drawn | None]:
+    def _deliver_events(self) -> None:
+        events = self.steps.take()
+        if events:
+            self._process.loop.call_soon(self._deliver, events)
+        self._process.world.invariants.after_turn(self._process)
+
+    def _compute(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             sequence, start = chunk.sequence, chunk.sequence.computed
             tokens = sequence.tokens[start : start + chunk.tokens]
             kv.write(self.memory, sequence.blocks, start, tokens)
-        return [self._draw(chunk.sequence) if chunk.completes else None for chunk in chunks]
 
-    def _draw(self, sequence: Sequence) -> Drawn:
+    def _draw(self, chunk: Chunk) -> Drawn | None:
+        sequence = chunk.sequence
+        if not chunk.completes:
+            return None
         token = kv.read(self.memory, sequence.blocks, len(sequence.tokens))
         asked = sequence.spec.sampling.logprobs is not None
         return Drawn(token, kv.logprobs(token) if asked else None)

@@ -17,6 +17,7 @@ from tercet.router.ledger import Slot
 from tercet.workers import events
 from tercet.workers.arrivals import Arrivals
 from tercet.workers.departures import Departures
+from tercet.workers.interjection import StepUnderWay
 from tercet.workers.move import ArrivalCommand, DepartureCommand, DeparturePhase, Outcome
 from tercet.workers.move.arrival import Arrival
 from tercet.workers.move.departure import Departure
@@ -166,4 +167,11 @@ def a_frozen_request_is_stepped_on() -> Iterator[None]:
         self._outbox.held(sequence)
 
     with mock.patch.object(Residents, "hold", goes_on):
+        yield
+
+
+@mutation()
+def requests_change_while_they_are_computed() -> Iterator[None]:
+    """What comes amid a step takes effect at once, whomever it concerns."""
+    with mock.patch.object(StepUnderWay, "concerned_by", return_value=False):
         yield

@@ -293,6 +293,7 @@ def simulated() -> Iterator[None]:
         mock.patch("tercet.router.session.random", mock.Mock(random=lambda: 0.5)),
         mock.patch("tercet.router.sessions.host_id", return_value="here"),
         mock.patch("tercet.router.sessions.new_incarnation", return_value="x"),
+        mock.patch("tercet.workers.interjection.SHARE", 1),  # or hardly any step were long enough
     ):
         try:
             yield

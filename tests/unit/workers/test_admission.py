@@ -85,7 +85,7 @@ def test_in_the_worst_case_only_those_join_who_fit_at_their_longest() -> None:
     hall = Hall("worst_case")
     first = hall.add(16, 8, most=65)  # 80 tokens with KV: 20 blocks of 40
     second = hall.add(16, 8, most=65)
-    third = hall.add(4, 1, most=1)
+    third = hall.add(20, 1, most=1)
     hall.step()
     assert [s.phase for s in (first, second)] == [Phase.RUNNING, Phase.RUNNING]
     assert third.phase is Phase.WAITING, "32 blocks are free, and all are promised"

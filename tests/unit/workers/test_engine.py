@@ -34,7 +34,7 @@ from tercet.workers.events import (
     Said,
     Unquarantine,
 )
-from tercet.workers.runner import RunnerLost, Slice
+from tercet.workers.runner import BetweenLayers, RunnerLost, Slice, go_on
 from tercet.workers.toy_runner import ToyRunner
 
 E0, E1, E2 = Epoch(0), Epoch(1), Epoch(2)
@@ -48,11 +48,13 @@ class BrokenOnce(ToyRunner):
     broken = False
     poisoned = False
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         if self.broken:
             self.broken = False
             raise RuntimeError("the device fell off the bus")
-        logits = super().forward(slices)
+        logits = super().forward(slices, between_layers)
         if self.poisoned:
             self.poisoned = False
             logits[0] = float("nan")
@@ -496,9 +498,11 @@ def test_step_times_are_measured_and_reported() -> None:
     clock = ManualClock()
 
     class Timed(ToyRunner):
-        def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+        def forward(
+            self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+        ) -> torch.Tensor:
             clock.advance(0.001 * sum(len(part.tokens) for part in slices))
-            return super().forward(slices)
+            return super().forward(slices, between_layers)
 
     engine = Engine(Timed(config), config, clock)
     for i in range(8):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
+from unittest import mock
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,10 +19,12 @@ from tercet.config import EngineConfig
 from tercet.ids import FIRST_EPOCH, BlockId, Epoch, RequestId
 from tercet.request import RequestSpec, Sampling, TokenLog
 from tercet.wire import Failed, Refused, Started, Tokens
+from tercet.workers import interjection
 from tercet.workers.engine import Engine
 from tercet.workers.events import (
     Absent,
     Arrived,
+    Command,
     Commit,
     Drop,
     DropOwner,
@@ -56,7 +59,7 @@ def make_engine(blocks: int, step_tokens: int = 6) -> Engine:
     config = EngineConfig(
         block_tokens=BLOCK_TOKENS, kv_blocks=blocks, step_tokens_max=step_tokens, running_max=4
     )
-    runner = ToyRunner(config, layers=1, head_dim=2, eos_token_ids=frozenset({5}))
+    runner = ToyRunner(config, layers=3, head_dim=2, eos_token_ids=frozenset({5}))
     return Engine(runner, config, ManualClock())
 
 
@@ -102,6 +105,22 @@ class Client:
         self.published, self.published_tokens, self.arrived = [], 0, 0
 
 
+@dataclass
+class Meanwhile:
+    """What is outside of an engine: `happen` is called once, in the middle of a step that is long enough."""
+
+    happen: Callable[[], None]
+    say: Callable[[list[Event]], None]
+    asked: int = 0
+
+    def commands(self) -> list[Command]:
+        self.asked += 1
+        if self.asked != 2:
+            return []
+        self.happen()  # tells the engine by itself
+        return [Unquarantine(())]
+
+
 class Pick(Protocol):
     """Chooses one of several: Hypothesis, or the first one."""
 
@@ -118,6 +137,8 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.patient = mock.patch.object(interjection, "SHARE", 1)
+        self.patient.start()
         self.source, self.destination = make_engine(14), make_engine(12)
         self.clients: list[Client] = []
         self.orphans: list[tuple[BlockId, ...]] = []  # quarantined, and still being written to
@@ -286,9 +307,40 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(source):
             self.deliver(self.source.step())
         for _ in range(destination):
-            for blocks in self.orphans:  # late writes land only where nobody reads
-                self.destination.runner.kv.tensor[list(blocks)] = -1.0
+            self.late_writes()
             self.deliver(self.destination.step())
+
+    @precondition(lambda self: self.clients)
+    @rule(
+        prompt=st.sampled_from(PROMPTS[:2]),
+        pick=st.randoms(use_true_random=False),
+        what=st.lists(
+            st.sampled_from(["cancel", "lose_request", "lose_front_door", "end_read", "commit"]),
+            max_size=2,
+        ),
+    )
+    def step_while_things_happen(
+        self, prompt: tuple[int, ...], pick: Pick, what: list[str]
+    ) -> None:
+        """A short request comes amid a step of either engine, before or after troubles."""
+
+        def happen() -> None:
+            for act in what[:1]:
+                getattr(self, act)(pick)
+            if sum(not c.over for c in self.clients) < 7:
+                self.submit(prompt, 0, 0, "f0", hand_off=self.amid is self.source)
+            for act in what[1:]:
+                getattr(self, act)(pick)
+
+        for engine in (self.source, self.destination):
+            self.amid = engine
+            self.late_writes()
+            self.deliver(engine.step(Meanwhile(happen, self.deliver)))
+
+    def late_writes(self) -> None:
+        """They land only where nobody reads."""
+        for blocks in self.orphans:
+            self.destination.runner.kv.tensor[list(blocks)] = -1.0
 
     def deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -346,6 +398,7 @@ class Cluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everybody gets what they came for, and nothing is left."""
+        self.patient.stop()
         for _ in range(400):
             if all(c.over for c in self.clients) and not self.orphans:
                 break

@@ -13,9 +13,10 @@ from tercet.config import EngineConfig
 from tercet.ids import Epoch, RequestId
 from tercet.request import RequestSpec, Sampling
 from tercet.wire import Tokens
-from tercet.workers.engine import Engine
+from tercet.workers.engine import Engine, Outside
 from tercet.workers.engine_thread import UNDELIVERED_STEPS_MAX, EngineStuck, EngineThread
 from tercet.workers.events import Drop, Ended, Event, Run, Said
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 from tercet.workers.toy_runner import ToyRunner
 
 CONFIG = EngineConfig(kv_blocks=64)
@@ -102,7 +103,7 @@ async def test_a_drop_reaches_a_running_request(watched):
 async def test_the_engine_does_not_run_away_from_a_loop_that_is_busy(watched, monkeypatch):
     engine = await watched.thread.start()
     steps, step = itertools.count(), engine.step
-    monkeypatch.setattr(engine, "step", lambda: (next(steps), step())[1])
+    monkeypatch.setattr(engine, "step", lambda outside: (next(steps), step(outside))[1])
     watched.thread.post(run("a", max_tokens=500))
     time.sleep(1.0)  # noqa: ASYNC251 -- the loop is blocked on purpose
     assert next(steps) == UNDELIVERED_STEPS_MAX
@@ -119,7 +120,7 @@ async def test_an_engine_that_cannot_be_opened_fails_the_start(watched):
 async def test_a_bug_in_the_engine_is_reported_and_ends_the_thread(watched, monkeypatch):
     engine = await watched.thread.start()
 
-    def fail() -> list[Event]:
+    def fail(outside: Outside) -> list[Event]:
         raise AssertionError("a block is lost")
 
     monkeypatch.setattr(engine, "step", fail)
@@ -129,15 +130,45 @@ async def test_a_bug_in_the_engine_is_reported_and_ends_the_thread(watched, monk
     assert str(watched.crashes[0]) == "a block is lost"
 
 
+async def test_who_comes_amid_a_long_step_is_answered_before_it_ends(watched, monkeypatch):
+    engine = await watched.thread.start()
+    loop, entered = asyncio.get_running_loop(), asyncio.Event()
+    come, answered = threading.Event(), threading.Event()
+    forward = engine.runner.forward
+
+    def slow_forward(slices: list[Slice], between_layers: BetweenLayers = go_on) -> object:
+        """A long prompt stops before its first layer until somebody has come, and after its last one until that is said."""
+        if between_layers is go_on:
+            return forward(slices)
+        loop.call_soon_threadsafe(entered.set)
+        assert come.wait(10), "nobody came"
+        logits = forward(slices, between_layers)
+        assert answered.wait(10), "nobody was answered"
+        return logits
+
+    monkeypatch.setattr(engine.runner, "forward", slow_forward)
+    long = RequestSpec(RequestId("long"), [1] * 400, Sampling(max_tokens=1))
+    watched.thread.post(Run(long, Epoch(0), "owner"))
+    await entered.wait()
+    watched.thread.post(run("short", max_tokens=1))
+    come.set()
+    await watched.ended(1)
+    assert [event.request for step in watched.steps for event in step if type(event) is Ended] == [
+        "short"
+    ]
+    answered.set()
+    await watched.ended(2)
+
+
 async def test_only_the_step_it_is_in_counts_as_stuck(watched, monkeypatch):
     engine = await watched.thread.start()
     entered, leave, step = asyncio.Event(), threading.Event(), engine.step
     loop = asyncio.get_running_loop()
 
-    def blocking_step() -> list[Event]:
+    def blocking_step(outside: Outside) -> list[Event]:
         loop.call_soon_threadsafe(entered.set)
         assert leave.wait(10)
-        return step()
+        return step(outside)
 
     watched.thread.check_step(0.0)
     monkeypatch.setattr(engine, "step", blocking_step)

@@ -29,6 +29,7 @@ class Stage:
         running: int = 8,
         waiting: int = 8,
         retention_s: float = 0.0,
+        stretch: float = 8.0,
     ):
         config = EngineConfig(
             block_tokens=4,
@@ -36,6 +37,7 @@ class Stage:
             running_max=running,
             waiting_max=waiting,
             retention_s_max=retention_s,
+            prefill_stretch_max=stretch,
         )
         self.pool = BlockPool(blocks, np.zeros(blocks, dtype=np.uint64), retained_max=blocks)
         self.scheduler = Scheduler(config, self.pool)
@@ -114,9 +116,54 @@ def test_a_long_prompt_is_computed_in_chunks_beside_the_decodes() -> None:
 def test_what_a_finishing_prefill_leaves_of_the_budget_goes_to_the_queue() -> None:
     stage = Stage(step=8)
     stage.add(10)
-    stage.add(4)
+    stage.add(10)
     assert plan(stage.step()) == [("r0", 8)]
-    assert plan(stage.step()) == [("r0", 2), ("r1", 4)]
+    assert plan(stage.step()) == [("r0", 2), ("r1", 6)]
+
+
+def test_a_short_prompt_passes_long_ones_in_the_queue_and_under_way() -> None:
+    stage = Stage(step=8, blocks=64)
+    stage.add(20)
+    stage.add(30)
+    assert plan(stage.step()) == [("r0", 8)]
+    stage.add(4)
+    assert plan(stage.step()) == [("r2", 4), ("r0", 4)]
+    assert plan(stage.step()) == [("r2", 1), ("r0", 7)]
+
+
+def test_a_long_prompt_is_passed_until_a_multiple_of_its_own_prefill_is_done() -> None:
+    stage = Stage(step=4, blocks=64, stretch=2.0)
+    long = stage.add(16)
+    passed = 0
+    while long.computed == 0:
+        short = stage.add(4)
+        stage.step()
+        passed += short.computed > 0
+        stage.scheduler.remove(short)
+    assert passed == 6, "with 24 of 2 x 16 tokens done it is as urgent as 4 that come now"
+
+
+def test_without_stretch_everybody_is_served_in_the_order_of_arrival() -> None:
+    stage = Stage(step=8, blocks=64, stretch=0.0)
+    stage.add(20)
+    stage.add(4)
+    assert [plan(stage.step()) for _ in range(3)] == [
+        [("r0", 8)],
+        [("r0", 8)],
+        [("r0", 4), ("r1", 4)],
+    ]
+
+
+def test_a_preempted_request_whose_client_reads_passes_everybody_of_its_priority() -> None:
+    stage = Stage(blocks=7)
+    important = stage.add(4, priority=1)
+    late = stage.add(10)
+    stage.step()
+    while not late.preemptions:
+        stage.step()
+    short = stage.add(2)
+    stage.scheduler.remove(important)
+    assert stage.step().begun == [late, short]
 
 
 def test_the_queue_is_served_by_priority_and_then_by_arrival() -> None:
@@ -157,7 +204,7 @@ def test_a_cached_prefix_is_shared_but_its_last_token_is_computed_again() -> Non
     stage.step()
     second = stage.add(8, first=100)
     third = stage.add(11, first=100)
-    assert plan(stage.step())[1:] == [("r1", 4), ("r2", 3)]
+    assert plan(stage.step())[1:] == [("r2", 3), ("r1", 4)]
     assert second.blocks[0] == third.blocks[0] == first.blocks[0]
     assert third.blocks[1] == first.blocks[1] != second.blocks[1]
     assert (second.cached_tokens, third.cached_tokens) == (4, 8)

@@ -44,7 +44,7 @@ from tercet.wire import (
 )
 from tercet.workers.engine import Engine
 from tercet.workers.events import Run, Said
-from tercet.workers.runner import Runner
+from tercet.workers.runner import Runner, go_on
 from tercet.workers.toy_runner import ToyRunner
 from tercet.workers.transfer.backends import process_network
 from tercet.workers.transfer.fake import Fault
@@ -81,10 +81,10 @@ class StuckRunner(ToyRunner):
         self.freed = freed
         self.steps = itertools.count()
 
-    def forward(self, slices):
+    def forward(self, slices, between_layers=go_on):
         if next(self.steps):
             assert self.freed.wait(30), "nobody freed it"
-        return super().forward(slices)
+        return super().forward(slices, between_layers)
 
 
 IMPATIENT = msgspec.structs.replace(CONFIG, control=ControlConfig(step_timeout_s=0.5))
@@ -399,7 +399,7 @@ async def test_a_worker_whose_engine_breaks_says_so_to_everybody(house):
         pass
 
     class BrokenRunner(ToyRunner):
-        def forward(self, slices):
+        def forward(self, slices, between_layers=go_on):
             raise Broken("cosmic ray")
 
     _, talk = await house.start("d0", lambda model, engine: BrokenRunner(engine))
