@@ -5,7 +5,7 @@ Owns the queues and, through the block pool, the block tables. Knows no model, m
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 
 from tercet.config import EngineConfig
@@ -14,6 +14,9 @@ from tercet.workers.admission import ADMISSIONS
 from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.sequence import Phase, Sequence
+
+SHORT_CHUNK_TOKENS = 512
+"""A chunk of at most so many tokens joins a step whatever is in it: a step of its own would read the weights once more."""
 
 _rank, _urgency = attrgetter("rank"), attrgetter("urgency")
 
@@ -62,13 +65,40 @@ class Scheduler:
             if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
                 batch.chunks.append(Chunk(sequence, 1))
                 budget -= 1
-        candidates = self._by_urgency(prefilling, batch)
-        while budget and (candidate := next(candidates, None)):
-            chunk = Chunk(candidate, min(candidate.remaining, budget))
+        self._prefill(deque(sorted(prefilling, key=_urgency)), batch, budget)
+        return batch
+
+    def _prefill(self, under_way: deque[Sequence], batch: Batch, budget: int) -> None:
+        """Prefills under way and the queue by urgency, up to one that is longer than all before: those end when the step does."""
+        so_far = 0
+        while budget and (sequence := self._most_urgent(under_way)):
+            waits = sequence.phase is Phase.WAITING
+            expected = sequence.remaining - (sequence.hoped_tokens if waits else 0)
+            if so_far and min(expected, budget) > max(so_far, SHORT_CHUNK_TOKENS):
+                break
+            if waits:
+                if not self._admit(sequence):
+                    self._short_of_blocks = True
+                    continue
+                batch.begun.append(sequence)
+            else:
+                under_way.popleft()
+                if not self._grow(sequence, batch):
+                    continue
+            chunk = Chunk(sequence, min(sequence.remaining, budget))
             batch.chunks.append(chunk)
             budget -= chunk.tokens
-            self._prefilled += chunk.tokens
-        return batch
+            so_far += chunk.tokens
+        self._prefilled += so_far
+
+    def _most_urgent(self, under_way: deque[Sequence]) -> Sequence | None:
+        """Of those under way, and the first in the queue if it may come; who gave way meanwhile is in the queue."""
+        while under_way and under_way[0].phase is not Phase.RUNNING:
+            under_way.popleft()
+        comes = self.waiting and not self._short_of_blocks and self._has_place
+        if comes and not (under_way and under_way[0].urgency < self.waiting[0].urgency):
+            return self.waiting[0]
+        return under_way[0] if under_way else None
 
     def interject(self, before: Sequence, tokens: int) -> Batch:
         """Those in the queue that are more urgent than `before` and have at most so many tokens. Takes blocks from nobody."""
@@ -84,28 +114,6 @@ class Scheduler:
             tokens -= chunk.tokens
             self._prefilled += chunk.tokens
         return batch
-
-    def _by_urgency(self, prefilling: list[Sequence], batch: Batch) -> Iterator[Sequence]:
-        """Prefills under way, and those in the queue until one does not find its blocks."""
-        under_way = deque(sorted(prefilling, key=_urgency))
-        while True:
-            newcomer = self._next_in_queue()
-            if newcomer and not (under_way and under_way[0].urgency < newcomer.urgency):
-                if self._admit(newcomer):
-                    batch.begun.append(newcomer)
-                    yield newcomer
-                else:
-                    self._short_of_blocks = True
-            elif under_way:
-                sequence = under_way.popleft()
-                if sequence.phase is Phase.RUNNING and self._grow(sequence, batch):
-                    yield sequence
-            else:
-                return
-
-    def _next_in_queue(self) -> Sequence | None:
-        served = self.waiting and not self._short_of_blocks and self._has_place
-        return self.waiting[0] if served else None
 
     def advance(self, sequence: Sequence, computed: int) -> None:
         """The KV of the first `computed` tokens is in the blocks; full ones become findable."""

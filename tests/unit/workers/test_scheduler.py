@@ -143,6 +143,15 @@ def test_a_long_prompt_is_passed_until_a_multiple_of_its_own_prefill_is_done() -
     assert passed == 6, "with 24 of 2 x 16 tokens done it is as urgent as 4 that come now"
 
 
+def test_a_chunk_longer_than_all_more_urgent_ones_does_not_make_them_wait_for_it() -> None:
+    stage = Stage(step=4096, blocks=4096)
+    stage.add(200)
+    stage.add(500)
+    stage.add(3000)
+    assert plan(stage.step()) == [("r0", 200), ("r1", 500)]
+    assert plan(stage.step()) == [("r0", 1), ("r1", 1), ("r2", 3000)]
+
+
 def test_without_stretch_everybody_is_served_in_the_order_of_arrival() -> None:
     stage = Stage(step=8, blocks=64, stretch=0.0)
     stage.add(20)
