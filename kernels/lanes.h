@@ -58,6 +58,22 @@ inline float maximum(Lanes v) {
   else return maximum<B / 2>(larger(v, flipped<B>(v)));
 }
 
+// e^x for x <= 0, relative error below 2e-7; expf would be called once a lane.
+inline Lanes exponential(Lanes x) {
+  x = x > -87.0f ? x : Lanes{} - 87.0f;
+  const LaneInts whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, LaneInts);
+  const Lanes n = __builtin_convertvector(whole, Lanes);
+  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  Lanes y = Lanes{} + 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  return y * (Lanes)((whole + 127) << 23);
+}
+
 // Copies a row to fp32. The tail behind the head dim is never written and stays zero.
 inline void widen(const float* from, float* to, int depth) {
   int d = 0;
@@ -72,6 +88,16 @@ inline void widen(const bf16* from, float* to, int depth) {
     lanes(to + d) = (Lanes)(__builtin_convertvector(packed, LaneInts) << 16);
   }
   for (; d < depth; ++d) to[d] = load(from[d]);
+}
+
+// Stores a register; each lane as `store` would.
+inline void narrow(Lanes x, float* to) { lanes(to) = x; }
+inline void narrow(Lanes x, bf16* to) {
+  typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+  typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+  const Words bits = (Words)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Words whole = x == x ? rounded : Words{} + 0x7fc0;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(whole, Halves);
 }
 
 }  // namespace

@@ -25,22 +25,6 @@ constexpr int CHUNK = 64;     // keys a pass; a multiple of LANES
 constexpr int ROWS_MAX = 64;  // query rows x heads of a tile: 64 keep the tile in the first-level cache at D = 64
 constexpr float MASKED = -1e30f;
 
-// e^x for x <= 0, relative error below 2e-7; expf would be called once a lane.
-inline Lanes exponential(Lanes x) {
-  x = x > -87.0f ? x : Lanes{} - 87.0f;
-  const LaneInts whole = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, LaneInts);
-  const Lanes n = __builtin_convertvector(whole, Lanes);
-  const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  Lanes y = Lanes{} + 1.9875691500e-4f;
-  y = y * r + 1.3981999507e-3f;
-  y = y * r + 8.3334519073e-3f;
-  y = y * r + 4.1665795894e-2f;
-  y = y * r + 1.6666665459e-1f;
-  y = y * r + 5.0000001201e-1f;
-  y = y * r * r + r + 1.0f;
-  return y * (Lanes)((whole + 127) << 23);
-}
-
 }  // namespace
 
 struct Batch {  // mirrored in paged_attention.py, field by field

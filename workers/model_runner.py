@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from tercet.config import EngineConfig, ModelConfig
 from tercet.kernels.paged_attention import best_paged_attention
 from tercet.kernels.paged_batch import PagedBatch
+from tercet.workers.activation import accelerate_activations
 from tercet.workers.attention import LAYER_ATTRIBUTE, PagedLayer, Sighting, Step
 from tercet.workers.checkpoint import Checkpoint, find_attention_layers, open_checkpoint
 from tercet.workers.compat import compat_key
@@ -65,6 +66,8 @@ class ModelRunner:
         """Takes a loaded model, of whose heads this is one of `ranks` equal parts, and makes it fast."""
         accelerate_linears(checkpoint.model, engine.threads)
         accelerate_norms(checkpoint.model)
+        if checkpoint.model.device.type == "cpu":
+            accelerate_activations(checkpoint.model, checkpoint.model.dtype, engine.threads)
         sightings = find_attention_layers(checkpoint.model, checkpoint.config)
         return cls(checkpoint, sightings, engine, ranks)
 

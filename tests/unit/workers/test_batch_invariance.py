@@ -11,7 +11,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tercet.clock import ManualClock
 from tercet.config import EngineConfig, ModelConfig
+from tercet.ids import Epoch, RequestId
+from tercet.request import RequestSpec, Sampling
+from tercet.wire import Tokens
+from tercet.workers.engine import Engine
+from tercet.workers.events import Run, Said
 from tercet.workers.model_runner import ModelRunner
 from tercet.workers.runner import Slice
 
@@ -58,8 +64,8 @@ def open_runner(tmp_path_factory: pytest.TempPathFactory) -> Open:
             AutoModelForCausalLM.from_config(shape).save_pretrained(path)
         return path
 
-    def load(family: str, dtype: str, threads: int = 1) -> ModelRunner:
-        engine = EngineConfig(block_tokens=BLOCK_TOKENS, kv_blocks=BLOCKS, threads=threads)
+    def load(family: str, dtype: str, threads: int = 1, blocks: int = BLOCKS) -> ModelRunner:
+        engine = EngineConfig(block_tokens=BLOCK_TOKENS, kv_blocks=blocks, threads=threads)
         return ModelRunner.load(ModelConfig(path=str(save(family)), dtype=dtype), engine)
 
     yield load
@@ -134,3 +140,47 @@ def test_logits_keys_and_values_do_not_depend_on_company_or_chunks(
         assert torch.equal(keys_and_values(calm, 0, PROMPT_TOKENS), theirs)
         assert torch.equal(expected, together)
         assert len(set(expected.argmax(-1).tolist())) > 2, "it would prove nothing"
+
+
+SAMPLINGS = (
+    Sampling(max_tokens=40),
+    Sampling(max_tokens=40, temperature=1.0, seed=5),
+    Sampling(max_tokens=40, temperature=0.8, seed=6, top_p=0.9, top_k=20),
+)
+
+
+def served(
+    runner: ModelRunner, engine: EngineConfig, specs: list[RequestSpec]
+) -> dict[str, list[int]]:
+    """What each is answered, and under `preemptions` how often somebody gave way."""
+    serving = Engine(runner, engine, ManualClock())
+    for spec in specs:
+        serving.handle(Run(spec, Epoch(0), "f"))
+    answers: dict[str, list[int]] = {spec.id: [] for spec in specs} | {"preemptions": []}
+    while serving.has_work:
+        for event in serving.step():
+            if isinstance(event, Said) and isinstance(event.message, Tokens):
+                answers[event.message.request] += event.message.tokens
+                if event.message.usage:
+                    answers["preemptions"].append(event.message.usage.preemptions)
+    return answers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_greedy_and_seeded_answers_are_the_same_alone_and_in_a_crowd_that_is_short_of_memory(
+    open_runner: Open, family: str, dtype: str
+) -> None:
+    specs = [
+        RequestSpec(RequestId(f"r{number}"), prompt(number, 20 + 9 * number), SAMPLINGS[number % 3])
+        for number in range(6)
+    ]
+    roomy = EngineConfig(block_tokens=BLOCK_TOKENS, kv_blocks=BLOCKS)
+    narrow = EngineConfig(
+        block_tokens=BLOCK_TOKENS, kv_blocks=20, step_tokens_max=13, admission="aggressive"
+    )
+    alone = {spec.id: served(open_runner(family, dtype), roomy, [spec])[spec.id] for spec in specs}
+    runner = open_runner(family, dtype, blocks=20)
+    crowded = served(runner, narrow, specs)
+    assert sum(crowded.pop("preemptions")) > 0, "nobody gave way"
+    assert crowded == alone
