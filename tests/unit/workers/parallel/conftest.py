@@ -12,7 +12,7 @@ from tercet.config import EngineConfig, ModelConfig
 from tercet.workers.parallel.group import Group
 from tercet.workers.parallel.part import Part, load_part
 from tercet.workers.parallel.shared_sum import Mesh
-from tercet.workers.runner import Slice
+from tercet.workers.runner import BetweenLayers, Slice, go_on
 
 ENGINE = EngineConfig(block_tokens=4, kv_blocks=64)
 OUTPUT_TOKENS = 10
@@ -64,7 +64,9 @@ class Ranks:
             group.join(self._mesh.side(group.rank))
         self.kv = self.parts[0].runner.kv
 
-    def forward(self, slices: Sequence[Slice]) -> torch.Tensor:
+    def forward(
+        self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
+    ) -> torch.Tensor:
         silent = [Slice(part.tokens, part.start, part.blocks, sample=False) for part in slices]
         asked = [slices, *([silent] * (len(self.parts) - 1))]
         answers = self._threads.map(lambda part, what: part.runner.forward(what), self.parts, asked)
