@@ -21,7 +21,8 @@ class Forward:
     def run(self, chunks: list[Chunk], between_layers: BetweenLayers = go_on) -> list[Drawn | None]:
         """For each chunk what was drawn after it, None where the sequence goes on with another chunk.
 
-        Runs that are made `between_layers` are not counted as this one's time. Whatever the runner raises passes through; then the KV of these chunks is undefined.
+        Runs that are made `between_layers` are not counted as this one's time. Whatever the runner raises passes through; then
+        the KV of these chunks is undefined.
         """
         contents = StepContents.of(chunks)
         completes = [chunk.completes for chunk in chunks]

@@ -69,7 +69,7 @@ class Scheduler:
         return batch
 
     def _prefill(self, under_way: deque[Sequence], batch: Batch, budget: int) -> None:
-        """Prefills under way and the queue by urgency, up to one that is longer than all before: those end when the step does."""
+        """Prefills under way and the queue by urgency, up to one that is longer than all before: they end when the step does."""
         so_far = 0
         while budget and (sequence := self._most_urgent(under_way)):
             waits = sequence.phase is Phase.WAITING

@@ -84,7 +84,8 @@ class Steps:
                 return []
         # Commands may have ended sequences since the batch was planned.
         chunks = [chunk for chunk in batch.chunks if chunk.sequence.phase is Phase.RUNNING]
-        if chunks and chunks[-1].sequence.remaining > 1:  # prefills stand behind decodes
+        # Prefills stand behind decodes, and only new ones may be as short as those.
+        if chunks and (batch.begun or chunks[-1].sequence.remaining > 1):
             self._under_way = StepUnderWay.of(chunks)
         return chunks
 

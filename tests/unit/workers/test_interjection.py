@@ -6,6 +6,7 @@ Layers are counted and nothing is timed. The `Gate` stands where the rest of the
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -193,6 +194,16 @@ def test_a_request_that_is_overdue_is_not_interrupted() -> None:
     engine.handle(run(LONG, 2000))
     serve(engine, Gate([run(SHORT, 100)]))
     assert {depth for depth, _ in runner.forwards} == {1}
+
+
+def test_priority_interrupts_too_whatever_else_is_in_the_step() -> None:
+    engine = toy_engine(prefill_stretch_max=0)
+    short = run(SHORT, 100)
+    gate = Gate([Run(msgspec.structs.replace(short.spec, priority=1), E0, "f")])
+    engine.handle(run(LONG, 2000))
+    engine.handle(run(OTHER, 1))  # the last one of the step, and as short as a decode
+    serve(engine, gate)
+    assert first_token_layer(gate, SHORT) - COMES_AT <= 2
 
 
 def test_blocks_are_taken_from_nobody() -> None:
