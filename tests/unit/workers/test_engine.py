@@ -255,7 +255,7 @@ def test_an_engine_whose_runner_is_lost_ends_instead_of_failing_requests(
     """Its worker is then lost, and every request is replayed elsewhere."""
     bench = make_bench()
 
-    def forward(slices: object) -> torch.Tensor:
+    def forward(slices: object, between_layers: object) -> torch.Tensor:
         raise RunnerLost("the ranks have parted")
 
     monkeypatch.setattr(bench.runner, "forward", forward)
