@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForCondit
 from tercet.config import EngineConfig, ModelConfig
 from tercet.errors import ModelUnsupported
 from tercet.kernels.softmax_rule import SoftmaxRule
-from tercet.workers import checkpoint, model_runner
+from tercet.workers import checkpoint, trial
 from tercet.workers.attention import Probe
 from tercet.workers.model_runner import ModelRunner
 
@@ -116,7 +116,7 @@ def test_wrong_logits_are_found_at_load(tmp_path: Path, monkeypatch: pytest.Monk
         return checkpoint.eager_logits(*arguments).roll(1, dims=-1)  # type: ignore[arg-type]
 
     path = save(tmp_path, "llama")
-    monkeypatch.setattr(model_runner, "eager_logits", shifted)
+    monkeypatch.setattr(trial, "eager_logits", shifted)
     with pytest.raises(ModelUnsupported, match="gives other logits"):
         load(path)
 
