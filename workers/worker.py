@@ -60,7 +60,8 @@ class WorkerFailed(TercetError):
 
 
 class Worker:
-    """`start`, then `wait` until it fails or is stopped. `load_runner` is called on the engine's thread."""
+    """`start`, then `wait` until it fails or is stopped. `load_runner` is called on the engine's thread, unless the worker
+    is several processes, which load the model themselves."""
 
     def __init__(
         self,

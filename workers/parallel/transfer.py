@@ -44,14 +44,13 @@ class ParallelTransfer:
         self.others: tuple[KvRegion, ...] = ()
 
     def start(self) -> None:
-        """Open all agents; blocks. Raises what a backend raised."""
+        """Open all agents; blocks. Raises what a backend raised, with none of ours open."""
         self._own.start()
-        found = []
-        for rank, follower in enumerate(self._followers, 1):
-            follower.on_transfer = partial(self._hear, rank)
-            order = OpenTransfer(rank_agent(self._name, rank), self._config)
-            found.append(follower.open_transfer(order))
-        self.others = tuple(found)
+        try:
+            self.others = tuple(self._open(rank) for rank in range(1, 1 + len(self._followers)))
+        except BaseException:
+            self._own.stop()
+            raise
 
     def stop(self) -> None:
         """End our own thread; those of followers end with them. Idempotent."""
@@ -90,6 +89,11 @@ class ParallelTransfer:
         if self._read != (readers > 0):  # it is said after every message of a reader
             self._read = readers > 0
             self._tell(ExpectReaders(readers))
+
+    def _open(self, rank: int) -> KvRegion:
+        follower = self._followers[rank - 1]
+        follower.on_transfer = partial(self._hear, rank)
+        return follower.open_transfer(OpenTransfer(rank_agent(self._name, rank), self._config))
 
     def _hear(self, rank: int, event: TransferEvent) -> None:
         with self._hearing:

@@ -8,11 +8,12 @@ from tercet.wire import PROTOCOL_VERSION, Endpoint, Hello, KvRegion, Refuse, Wel
 from tercet.workers.greeting import Greeting
 
 REGION = KvRegion(b"agent", 4096, 64, 8, 8192)
+OTHER = KvRegion(b"agent/1", 4096, 64, 8, 0)
 STAGED = KvRegion(b"agent", 16384, 32, 4, 20480)
 
 
 def greeting(name: str, compat: str) -> Greeting:
-    return Greeting("c", WorkerId(name), Incarnation(f"{name}-1"), compat, REGION, STAGED)
+    return Greeting("c", WorkerId(name), Incarnation(f"{name}-1"), compat, REGION, STAGED, (OTHER,))
 
 
 def met(compat: str) -> Welcome | Refuse:
@@ -30,7 +31,7 @@ def test_a_front_door_is_welcome_and_learns_nothing_of_the_memory():
 def test_a_worker_with_the_same_kv_learns_where_it_lies():
     answer = met("llama/bf16")
     assert isinstance(answer, Welcome)
-    assert (answer.kv, answer.staged) == (REGION, STAGED)
+    assert (answer.kv, answer.staged, answer.others) == (REGION, STAGED, [OTHER])
 
 
 @pytest.mark.parametrize("compat", ["llama/fp16", "qwen/bf16"])
