@@ -1,6 +1,7 @@
 """What must hold between any two events, and what must be left when all is over: nothing."""
 
-from faults.chaos import Theme
+from faults.climate import Theme
+from faults.door import Door
 from faults.worker import Worker
 from tercet.router.flight import Flight
 from tercet.workers.residents import RUNS
@@ -18,7 +19,7 @@ class Invariants:
         self._turns = self.changes = 0
         """Of all engines; and whenever commands were handled, steps computed, or reads posted."""
         self._seen = (-1, -1)
-        """Changes and turns of the front door when owners and blocks were looked at last; nothing else moves them."""
+        """Changes and turns of the front doors when owners and blocks were looked at last; nothing else moves them."""
 
     # ---- between events ----------------------------------------------------------------------------------------------
 
@@ -27,7 +28,10 @@ class Invariants:
         if world.chaos.climate.theme is Theme.SLOW:
             for worker in world.agents.values():
                 self._held_for_somebody(worker)
-        seen = (self.changes, world.door.loop.turns)
+        turns = 0
+        for door in world.doors:
+            turns += door.loop.turns
+        seen = (self.changes, turns)
         if seen == self._seen:
             return
         self._seen = seen
@@ -93,16 +97,20 @@ class Invariants:
     def leftovers(self) -> list[str]:
         """What is not at rest although nobody wants anything any more."""
         found = [line for worker in self._world.agents.values() for line in self._of(worker)]
-        if not self._world.door.alive:
-            return found
-        reception = self._world.door.reception
+        for door in self._world.doors:
+            if door.alive:
+                found += self._of_door(door)
+        return found + self._world.controller.leftovers()
+
+    def _of_door(self, door: Door) -> list[str]:
+        reception = door.reception
         counts = {
             "pilots": len(reception.pilots),
             "ledger charges": reception.ledger.charges,
             "queued at the door": reception.door.queued,
             "in flight at the door": reception.door.in_flight,
         }
-        return [*found, *self._lines("door", counts)]
+        return self._lines(door.name, counts)
 
     def _of(self, worker: Worker) -> list[str]:
         load, board = worker.engine.load, worker.board
@@ -129,5 +137,6 @@ class Invariants:
         """Checked once, at the end."""
         for worker in self._world.agents.values():
             worker.engine.steps.check_integrity()
-        self._world.door.reception.ledger.validate()
-        self._world.door.reception.door.validate()
+        for door in self._world.doors:
+            door.reception.ledger.validate()
+            door.reception.door.validate()

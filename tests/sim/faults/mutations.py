@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from unittest import mock
 
-from faults.chaos import Theme
+from faults.climate import Theme
 from tercet import wire
 from tercet.request import TokenLog
 from tercet.router.events import Closed, Command, WorkerLost

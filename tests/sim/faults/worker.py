@@ -7,8 +7,6 @@ from faults.transfer import SimAgent, SimTransfer
 from faults.transport import End
 from tercet.config import ClusterConfig
 from tercet.errors import PeerLost
-from tercet.ids import Incarnation, WorkerId
-from tercet.role import Role
 from tercet.wire import Endpoint, Hello, Refuse, Welcome
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
@@ -19,11 +17,13 @@ from tercet.workers.transfer import TransferEvent
 class Worker(Process):
     """One life of a worker."""
 
-    def __init__(self, world: object, worker: WorkerId, role: Role, life: int) -> None:
-        super().__init__(f"{worker}:{life}", world.network)
-        self.world, self.address = world, worker
+    def __init__(self, world: object, actor: object) -> None:
+        super().__init__(f"{actor}", world.network)
+        self.world, self.actor = world, actor
+        worker, role = actor.seat, actor.role
+        self.address = worker if world.chaos.same_places else self.name
         config: ClusterConfig = world.config
-        self.endpoint = Endpoint(worker, Incarnation(str(life)), role, "here", 1, "here")
+        self.endpoint = Endpoint(worker, actor.incarnation, role, "here", 1, "here", self.address)
         self.engine = SimEngine(self, config.engine_of(role), self._on_engine)
         self.agent = SimAgent(self)
         self.transfer = SimTransfer(self, config.transfer, self.agent, self._on_transfer)
@@ -60,10 +60,6 @@ class Worker(Process):
 
     def drain(self) -> None:
         self.board.drain(self.endpoint.role)
-
-    def recover(self) -> None:
-        """It is not about to end after all, which no worker does by itself."""
-        self.board._draining = False
 
     def _on_engine(self, events: list[Event]) -> None:
         if self.network.story.wanted:
