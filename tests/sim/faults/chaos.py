@@ -45,6 +45,9 @@ class Chaos:
         dice = self.dice
         if theme is Theme.SLOW:
             return Climate(theme, mobility=0.1)
+        if theme is Theme.DOORS:
+            mobility = dice.choice((0.05, 0.3))
+            return Climate(theme, mobility=mobility, moves=1, doors=2, door_kills=1)
         climate = Climate(
             theme,
             late_messages=dice.choice((0.0, 0.0, 0.01, 0.05)),
@@ -57,6 +60,7 @@ class Chaos:
             stops=dice.choice((0, 0, 1)),
             drains=dice.choice((0, 0, 0, 1)),
             scales=dice.choice((0, 0, 0, 0, 0, 1)),
+            doors=dice.choice((1, 1, 1, 1, 2)),
             door_kills=dice.choice((0,) * 11 + (1,)),
             controller_kills=dice.choice((0,) * 11 + (1,)),
         )
@@ -81,6 +85,7 @@ class Chaos:
         climate.late_calls, climate.lost_polls = dice.choice((0.0, 0.05, 0.2)), 0.1
         climate.bad_starts, climate.behind = dice.choice((0.0, 0.2)), dice.choice((0.0, 0.5))
         climate.moves, climate.mobility = 1, 0.1
+        climate.doors = dice.choice((1, 2))
         for _ in range(dice.randrange(3)):
             trap = Trap(dice.choice(CALLS), dice.choice((1, 1, 2, 3)), Act.KILL_SENDER)
             climate.traps.setdefault(trap.point, []).append(trap)

@@ -107,13 +107,15 @@ class Theme(StrEnum):
     ANYTHING = "anything"
     CONTROL = "control"
     """Controllers die, come back, are told to drain and to scale, and hear late of whatever they watch."""
+    DOORS = "doors"
+    """Two front doors move what they have; one dies, and there is no fault besides: the other one's clients notice nothing."""
     PRESSURE = "pressure"
     """Many requests, few blocks: what is given up is soon used again."""
     SLOW = "slow"
     """A network so slow that leases must be renewed, and no fault besides."""
 
 
-SHARES = (74, 14, 9, 3)
+SHARES = (70, 14, 4, 9, 3)
 """How many of a hundred schedules are about each."""
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from faults import kv
+from faults.climate import Theme
 from faults.process import Process
 from tercet.cluster.membership_feed import MembershipFeed
 from tercet.cluster.status import FrontDoorReport
@@ -14,6 +15,9 @@ from tercet.router.reception import Reception
 from tercet.router.record import Tally
 from tercet.router.sessions import Sessions
 from tercet.wire import Adopt, Endpoint, Membership, Message, MoveWanted, Submit
+
+QUIET = (Theme.DOORS, Theme.SLOW)
+"""Nothing is lost there that a client needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class Client:
         self._tell(f"is done: {reason}")
         if self.told != self.wanted:
             self._blame(f"got {self.told} in all, should be {self.wanted}")
+        replays = self.pilot.record().replays if self.world.chaos.climate.theme in QUIET else 0
+        if replays:
+            self._blame(f"was replayed {replays} times though nobody that it needs was lost")
 
     def fail(self, error: TercetError) -> None:
         self._tell(f"is failed: {error!r}")

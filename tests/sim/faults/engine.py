@@ -37,7 +37,7 @@ class SimEngine:
         self.steps = Steps(limits, self.scheduler, Pace(), start_within_s=config.start_within_s)
         self.sequences: dict[str, Sequence] = self.steps._residents._sequences
         """All that live in this engine."""
-        self._inbox: list[Command] = []
+        self.inbox: list[Command] = []
         self._busy = False
 
     @property
@@ -50,7 +50,7 @@ class SimEngine:
                 self._process.network.story.tell(
                     self._process, f"  engine is told {shown(command)}"
                 )
-        self._inbox += commands
+        self.inbox += commands
         self._wake()
 
     def _wake(self) -> None:
@@ -60,7 +60,7 @@ class SimEngine:
 
     def _turn(self) -> None:
         """Between two steps."""
-        commands, self._inbox = self._inbox, []
+        commands, self.inbox = self.inbox, []
         for command in commands:
             self.steps.handle(command)
         chunks = self.steps.plan() if self.steps.has_work else []
@@ -85,7 +85,7 @@ class SimEngine:
             self._process.loop.call_soon(self._deliver, events)
         self._process.world.invariants.after_turn(self._process)
         self._busy = False
-        if self._inbox or self.steps.has_work:
+        if self.inbox or self.steps.has_work:
             self._wake()
 
     def _forward(self, chunks: list[Chunk]) -> list[Drawn | None]:

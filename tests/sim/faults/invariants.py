@@ -4,6 +4,7 @@ from faults.climate import Theme
 from faults.door import Door
 from faults.worker import Worker
 from tercet.router.flight import Flight
+from tercet.workers import events
 from tercet.workers.residents import RUNS
 
 NEAR_END_S = 0.1
@@ -50,6 +51,7 @@ class Invariants:
             worker.board.departures.validate()
             worker.board.arrivals.validate()
             self._held_for_somebody(worker)
+            self._run_for_somebody(worker)
 
     def _one_owner(self, flight: Flight) -> None:
         """At most one worker steps a request under an epoch that is a leg's.
@@ -91,6 +93,14 @@ class Invariants:
                 self._world.blame(f"{worker} keeps a lease for nobody: {departure}")
             elif departure.reader and faultless and departure.expires_s - now_s < NEAR_END_S:
                 self._world.blame(f"{worker} is not asked to renew a lease: {departure}")
+
+    def _run_for_somebody(self, worker: Worker) -> None:
+        """Nothing is stepped whose front door is gone, once the engine has heard of that."""
+        links, engine = worker.board.sessions._links, worker.engine
+        for sequence in engine.sequences.values():
+            gone = sequence.phase in RUNS and sequence.owner not in links
+            if gone and events.DropOwner(sequence.owner) not in engine.inbox:
+                self._world.blame(f"{worker} runs {sequence.id} for {sequence.owner}, who is gone")
 
     # ---- in the end --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ from tercet.workers.departures import Departures
 from tercet.workers.move import ArrivalCommand, DepartureCommand, DeparturePhase, Outcome
 from tercet.workers.move.arrival import Arrival
 from tercet.workers.move.departure import Departure
-from tercet.workers.residents import Residents
+from tercet.workers.residents import RUNS, Residents
 from tercet.workers.sequence import Sequence
+from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.base import Kind
 from tercet.workers.transfer.pull import Pull
 
@@ -149,6 +150,26 @@ def a_lost_reader_is_not_noticed() -> Iterator[None]:
         mock.patch.object(Departures, "reader_lost", return_value=[]),
         mock.patch.object(Departures, "tick", return_value=[]),
     ):
+        yield
+
+
+@mutation(Theme.DOORS)
+def a_front_door_takes_everybodys_requests_with_it() -> Iterator[None]:
+    """A worker drops what runs there when a session ends, whoever owns it."""
+
+    def drops_all(self: Residents, owner: str) -> None:
+        for sequence in list(self._sequences.values()):
+            if sequence.phase in RUNS:
+                self.end(sequence)
+
+    with mock.patch.object(Residents, "_drop_owner", drops_all):
+        yield
+
+
+@mutation(Theme.DOORS)
+def a_front_door_that_is_gone_is_kept_for() -> Iterator[None]:
+    """What it owned is stepped to its end, which nobody hears."""
+    with mock.patch.object(Switchboard, "owner_lost", return_value=None):
         yield
 
 
