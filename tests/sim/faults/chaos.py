@@ -14,6 +14,7 @@ from faults.climate import (
     Fate,
     Theme,
     Trap,
+    is_decode,
 )
 from faults.process import Process
 from faults.transport import Wire
@@ -64,6 +65,13 @@ class Chaos:
             door_kills=dice.choice((0,) * 11 + (1,)),
             controller_kills=dice.choice((0,) * 11 + (1,)),
         )
+        climate.packed = theme is Theme.PACKED or dice.random() < 0.1
+        climate.relief = theme is Theme.ANYTHING and dice.random() < 0.1
+        climate.reliefs = 0.1 if climate.relief else 0.0
+        if theme is Theme.PACKED:
+            climate.mobility = 0.3
+            trap = Trap("Took", dice.choice((1, 2)), dice.choice((Act.LOSE, Act.LATE)))
+            climate.traps.setdefault("Took", []).append(trap)
         if theme is Theme.CONTROL:
             self._draw_control(climate)
         if theme is Theme.PRESSURE:
@@ -130,6 +138,8 @@ class Chaos:
             delay_s += self.dice.uniform(0.0, 0.5)
         if type(message) is Tokens and self.dice.random() < self.climate.mobility:
             self.world.timeline.call_later(delay_s, self._move, message.request)
+        if type(message) is Tokens and self.climate.reliefs and is_decode(sender):
+            self._relieve(sender)
         for trap in self.climate.traps.get(type(message).__name__, ()):
             if trap.springs(sender, receiver):
                 return self._spring(trap.act, wire, sender, receiver, message, delay_s)
@@ -253,6 +263,15 @@ class Chaos:
         """At first all is quick, so that there is something to disturb."""
         return self.world.timeline.now_s() < DAWN_S
 
+    # ---- what packing asks -------------------------------------------------------------------------------------------
+
+    def slots(self) -> int:
+        """Of a worker's staging memory; 0 where nothing is packed."""
+        return self.dice.choice((1, 2, 4, 8)) if self.climate.packed else 0
+
+    def packing_s(self) -> float:
+        return self.dice.uniform(1e-4, self.dice.choice((2e-3, 5e-2)))
+
     # ---- what engines ask --------------------------------------------------------------------------------------------
 
     def step_s(self) -> float:
@@ -281,6 +300,14 @@ class Chaos:
     def _kill_any(self) -> None:
         if worker := self._any_worker():
             self.world.kill(worker)
+
+    def _relieve(self, source: Process) -> None:
+        """As if the planner had looked at other figures."""
+        others = [one for one in self.world.agents.values() if is_decode(one) and one is not source]
+        if others and self.dice.random() < self.climate.reliefs:
+            tokens, to = self.dice.randrange(10, 60), self.dice.choice(others).endpoint.worker
+            self.world.story.tell(source, f"shall give {tokens} tokens to {to}")
+            source.loop.call_soon(source.board.relieve, tokens, to)
 
     def _stop_any(self) -> None:
         if worker := self._any_worker():

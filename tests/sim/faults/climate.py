@@ -22,6 +22,8 @@ POINTS = [
     "Commit",
     "Release",
     "Renew",
+    "Took",
+    "MoveWanted",
     "Gone",
 ]
 """The messages at which something may go wrong."""
@@ -109,13 +111,15 @@ class Theme(StrEnum):
     """Controllers die, come back, are told to drain and to scale, and hear late of whatever they watch."""
     DOORS = "doors"
     """Two front doors move what they have; one dies, and there is no fault besides: the other one's clients notice nothing."""
+    PACKED = "packed"
+    """KV travels packed."""
     PRESSURE = "pressure"
     """Many requests, few blocks: what is given up is soon used again."""
     SLOW = "slow"
     """A network so slow that leases must be renewed, and no fault besides."""
 
 
-SHARES = (70, 14, 4, 9, 3)
+SHARES = (66, 14, 4, 5, 8, 3)
 """How many of a hundred schedules are about each."""
 
 
@@ -137,6 +141,12 @@ class Climate:
     stops: int = 0
     drains: int = 0
     scales: int = 0
+    packed: bool = False
+    """KV travels packed, in staging memory that is soon full."""
+    relief: bool = False
+    """The planner looks who is full, often."""
+    reliefs: float = 0.0
+    """How likely a worker is told to give something away when it has sent tokens."""
     doors: int = 1
     door_kills: int = 0
     controller_kills: int = 0
@@ -147,3 +157,8 @@ class Climate:
     behind: float = 0.0
     """How likely a controller comes back where the wall clock is behind."""
     traps: dict[str, list[Trap]] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        """Whether several requests decode on one worker, which fills up while they do."""
+        return self.relief or self.theme is Theme.PACKED

@@ -1,11 +1,14 @@
 """What must hold between any two events, and what must be left when all is over: nothing."""
 
+from collections.abc import Sequence
+
 from faults.climate import Theme
 from faults.door import Door
 from faults.worker import Worker
 from tercet.router.flight import Flight
 from tercet.workers import events
 from tercet.workers.residents import RUNS
+from tercet.workers.transfer.codec_choice import Codec
 
 NEAR_END_S = 0.1
 TURNS_A_LOOK = 16
@@ -71,18 +74,39 @@ class Invariants:
 
     def _untouched(self, worker: Worker) -> None:
         """What a read may still write into belongs to the request that is pulled, or to nobody."""
-        pool, reserved = worker.engine.pool, None
         for read in worker.agent.in_flight:
-            for block in read.blocks:
-                if block in pool._quarantined:
+            self.written(worker, read.blocks)
+            if read.slots and not read.slots.isdisjoint(worker.unpacker.slots._free):
+                self._world.blame(f"{worker}: a slot of {read.slots} is free while it is read into")
+
+    def written(self, worker: Worker, blocks: Sequence[int]) -> None:
+        pool, reserved = worker.engine.pool, None
+        for block in blocks:
+            if block in pool._quarantined:
+                continue
+            if reserved is None:
+                reserved = {b for s in worker.engine.scheduler.reserved for b in s.blocks}
+            if pool._references[block] != 1 or block not in reserved:
+                self._world.blame(
+                    f"{worker}: block {block} is free or in use while a read writes into it"
+                )
+                return
+
+    def staged(self, source: Worker, slots: Sequence[int]) -> None:
+        """These slots are packed into anew: nobody is to read them who has not been told that nothing is there for him."""
+        for reader in self._world.agents.values():
+            for arrival in reader.board.arrivals._arrivals.values():
+                flight = arrival.flight
+                wanted = flight is not None and arrival.leased and arrival.peer == source.name
+                if not wanted or flight.codec is Codec.NONE:
                     continue
-                if reserved is None:
-                    reserved = {b for s in worker.engine.scheduler.reserved for b in s.blocks}
-                if pool._references[block] != 1 or block not in reserved:
-                    self._world.blame(
-                        f"{worker}: block {block} is free or in use while a read writes into it"
-                    )
-                    return
+                key = (arrival.request, arrival.source_epoch)
+                departure = source.board.departures._departures.get(key)
+                told = departure is None or departure.reader_epoch != arrival.epoch
+                if not (
+                    told or not departure.reader or set(slots).isdisjoint(flight.remote_blocks)
+                ):
+                    self._world.blame(f"{source}: slots {slots} are used anew while {reader} reads")
 
     def _held_for_somebody(self, worker: Worker) -> None:
         """Whoever has a lease is linked; and in a world without faults its lease does not come near its end."""
@@ -137,6 +161,8 @@ class Invariants:
             "asked sources": len(board.arrivals._asked),
             "unsettled pulls": worker.transfer.unsettled,
             "leases": board.departures.leases,
+            "slots of staging memory": worker.packing.kept if worker.packing else 0,
+            "slots to unpack from": worker.unpacker.slots.kept if worker.unpacker else 0,
         }
         return self._lines(worker.name, counts)
 

@@ -4,12 +4,13 @@ Each is a context in which the code is wrong.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from unittest import mock
 
 from faults.climate import Theme
 from tercet import wire
+from tercet.ids import BlockId
 from tercet.request import TokenLog
 from tercet.router.events import Closed, Command, WorkerLost
 from tercet.router.flight import Flight
@@ -17,13 +18,24 @@ from tercet.router.ledger import Slot
 from tercet.workers import events
 from tercet.workers.arrivals import Arrivals
 from tercet.workers.departures import Departures
-from tercet.workers.move import ArrivalCommand, DepartureCommand, DeparturePhase, Outcome
+from tercet.workers.move import (
+    ArrivalCommand,
+    DepartureCommand,
+    DeparturePhase,
+    Outcome,
+    Packed,
+    PackedOffers,
+    SourceCommand,
+    Unstage,
+)
 from tercet.workers.move.arrival import Arrival
 from tercet.workers.move.departure import Departure
 from tercet.workers.residents import RUNS, Residents
-from tercet.workers.sequence import Sequence
+from tercet.workers.sequence import Sequence as Resident
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer.base import Kind
+from tercet.workers.transfer.codec_choice import Codec
+from tercet.workers.transfer.packing import Packer
 from tercet.workers.transfer.pull import Pull
 
 Plant = Callable[[], Iterator[None]]
@@ -153,6 +165,40 @@ def a_lost_reader_is_not_noticed() -> Iterator[None]:
         yield
 
 
+@mutation(Theme.PACKED)
+def staging_memory_is_given_back_before_it_is_read() -> Iterator[None]:
+    """As soon as it has been offered, and not when the reader has it."""
+    on_packed = PackedOffers.on_packed
+
+    def frees(self: PackedOffers, event: Packed) -> list[SourceCommand]:
+        commands = on_packed(self, event)
+        freed = [Unstage(slots) for _, slots in self.kept]
+        self.kept.clear()
+        return [*commands, *freed]
+
+    with mock.patch.object(PackedOffers, "on_packed", frees):
+        yield
+
+
+@mutation(Theme.PACKED)
+def blocks_that_were_reused_before_they_were_packed_are_offered() -> Iterator[None]:
+    """Nobody looks at their words any more once they are to be packed."""
+    pack = Packer.pack
+
+    def believes(
+        self: Packer,
+        slots: Sequence[BlockId],
+        blocks: Sequence[BlockId],
+        generations: Sequence[int],
+        codec: Codec,
+    ) -> tuple[int, ...]:
+        pack(self, slots, blocks, generations, codec)
+        return tuple(self.staging.generations[list(slots)].tolist())
+
+    with mock.patch.object(Packer, "pack", believes):
+        yield
+
+
 @mutation(Theme.DOORS)
 def a_front_door_takes_everybodys_requests_with_it() -> Iterator[None]:
     """A worker drops what runs there when a session ends, whoever owns it."""
@@ -178,7 +224,7 @@ def a_frozen_request_is_stepped_on() -> Iterator[None]:
     """The source publishes everything and commits, and goes on with the next token."""
     hold = Residents.hold
 
-    def goes_on(self: Residents, sequence: Sequence) -> None:
+    def goes_on(self: Residents, sequence: Resident) -> None:
         if sequence.hand_off:
             hold(self, sequence)
             return

@@ -1,6 +1,7 @@
 """A simulated worker: the production switchboard, with everything behind it, on simulated engine, transfer and links."""
 
 from faults.engine import SimEngine
+from faults.packing import SimPacking, SimUnpacker, packing_terms, pull_terms
 from faults.process import Process
 from faults.story import shown
 from faults.transfer import SimAgent, SimTransfer
@@ -10,6 +11,7 @@ from tercet.errors import PeerLost
 from tercet.wire import Endpoint, Hello, Refuse, Welcome
 from tercet.workers.events import Event
 from tercet.workers.greeting import Greeting
+from tercet.workers.move import Packed
 from tercet.workers.switchboard import Switchboard
 from tercet.workers.transfer import TransferEvent
 
@@ -26,9 +28,19 @@ class Worker(Process):
         self.endpoint = Endpoint(worker, actor.incarnation, role, "here", 1, "here", self.address)
         self.engine = SimEngine(self, config.engine_of(role), self._on_engine)
         self.agent = SimAgent(self)
-        self.transfer = SimTransfer(self, config.transfer, self.agent, self._on_transfer)
+        slots = world.chaos.slots()
+        self.packing = SimPacking(self, slots, self._on_packed) if slots else None
+        self.unpacker = SimUnpacker(self, slots) if slots else None
+        self.transfer = SimTransfer(
+            self, config.transfer, self.agent, self._on_transfer, self.packing, self.unpacker
+        )
         self._greeting = Greeting(
-            config.name, worker, self.endpoint.incarnation, "toy", self.transfer.region
+            config.name,
+            worker,
+            self.endpoint.incarnation,
+            "toy",
+            self.transfer.region,
+            self.transfer.staged,
         )
         self.board = Switchboard(
             config,
@@ -38,7 +50,12 @@ class Worker(Process):
             block_tokens=config.engine.block_tokens,
             host_id="here",
             clock=world.timeline,
+            packing=self.packing,
         )
+        if slots:
+            dice, blocks_max = world.chaos.dice, max(1, slots // 2)
+            self.board.departures._packing = packing_terms(blocks_max)
+            self.board.arrivals._terms = pull_terms(self.board.arrivals._terms, dice, blocks_max)
         self._period_s = config.link.report_period_s
         self.loop.call_later(world.chaos.dice.uniform(0, self._period_s), self._beat)
 
@@ -60,6 +77,9 @@ class Worker(Process):
 
     def drain(self) -> None:
         self.board.drain(self.endpoint.role)
+
+    def _on_packed(self, event: Packed) -> None:
+        self.board.on_packed(event)
 
     def _on_engine(self, events: list[Event]) -> None:
         if self.network.story.wanted:

@@ -255,11 +255,12 @@ class World:
 def config_for(chaos: Chaos) -> ClusterConfig:
     dice, theme = chaos.dice, chaos.climate.theme
     slow = theme is Theme.SLOW
+    kv_blocks = {Theme.PRESSURE: (7, 8), Theme.PACKED: (8, 9, 10, 12)}.get(theme, (11, 14, 20, 40))
     engine = EngineConfig(
         block_tokens=4,
-        kv_blocks=dice.choice((7, 8) if theme is Theme.PRESSURE else (11, 14, 20, 40)),
+        kv_blocks=dice.choice(kv_blocks),
         step_tokens_max=8,
-        running_max=dice.choice((2, 4)),
+        running_max=4 if chaos.climate.busy else dice.choice((2, 4)),
         waiting_max=4,
     )
     return ClusterConfig(
@@ -280,7 +281,14 @@ def config_for(chaos: Chaos) -> ClusterConfig:
         link=LinkConfig(heartbeat_s=0.3, dead_after_s=1.0, report_period_s=0.1 if slow else 0.5),
         front_door=FrontDoorConfig(queue_wait_s_max=30.0),
         control=control_for(theme),
-        migration=MigrationConfig(enabled=False),
+        migration=MigrationConfig(
+            enabled=chaos.climate.relief,
+            period_s=0.1,
+            low_steps=8.0,
+            high_steps=8.0,
+            tokens_max=64,
+            dwell_s=0.1,
+        ),
     )
 
 
@@ -298,9 +306,10 @@ def control_for(theme: Theme) -> ControlConfig:
 
 
 def orders_for(chaos: Chaos) -> list[Order]:
-    pressed = chaos.climate.theme is Theme.PRESSURE
-    count = chaos.dice.choice((4, 6) if pressed else (1, 2, 3, 4))
-    within_s = 1.0 if chaos.climate.theme is Theme.CONTROL else 0.3
+    theme, busy = chaos.climate.theme, chaos.climate.busy
+    many = busy or theme is Theme.PRESSURE
+    count = chaos.dice.choice((4, 6) if many else (1, 2, 3, 4))
+    within_s = 1.0 if theme is Theme.CONTROL else 0.1 if busy else 0.3
     late = chaos.dice.random() < LATE_CLIENTS
     return [_order(chaos, number, within_s) for number in range(count)] + [
         _order(chaos, count + number, 2.5) for number in range(late)
@@ -311,10 +320,13 @@ def _order(chaos: Chaos, number: int, within_s: float) -> Order:
     dice, pressed = chaos.dice, chaos.climate.theme is Theme.PRESSURE
     family = 1000 * dice.randrange(1, 9 if pressed else 3)
     length = dice.randrange(15, 23) if pressed else dice.randrange(1, 23)
+    outputs: tuple[int, ...] = (2, 4) if pressed else (1, 2, 6, 12)
+    if chaos.climate.busy:
+        length, outputs = dice.randrange(4, 13), (8, 12)
     prompt = [family + position for position in range(length)]
     prompt += [dice.randrange(1000) for _ in range(dice.choice((0, 0, 1)))]
     sampling = Sampling(
-        max_tokens=dice.choice((2, 4) if pressed else (1, 2, 6, 12)),
+        max_tokens=dice.choice(outputs),
         logprobs=dice.choice((None, None, 0)),
     )
     return Order(
