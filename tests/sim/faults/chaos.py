@@ -72,6 +72,9 @@ class Chaos:
             climate.mobility = 0.3
             trap = Trap("Took", dice.choice((1, 2)), dice.choice((Act.LOSE, Act.LATE)))
             climate.traps.setdefault("Took", []).append(trap)
+            cuts = [Trap("Commit", dice.choice((1, 2, 3)), Act.CUT_AFTER) for _ in range(2)]
+            climate.traps.setdefault("Commit", []).extend(cuts)
+            climate.bad_reads = 0.4
         if theme is Theme.CONTROL:
             self._draw_control(climate)
         if theme is Theme.PRESSURE:
