@@ -66,7 +66,7 @@ class Chaos:
             controller_kills=dice.choice((0,) * 11 + (1,)),
         )
         climate.packed = theme is Theme.PACKED or dice.random() < 0.1
-        climate.relief = theme is Theme.ANYTHING and dice.random() < 0.1
+        climate.relief = theme is Theme.ANYTHING and dice.random() < 0.05
         climate.reliefs = 0.1 if climate.relief else 0.0
         if theme is Theme.PACKED:
             climate.mobility = 0.3

@@ -119,7 +119,7 @@ class Theme(StrEnum):
     """A network so slow that leases must be renewed, and no fault besides."""
 
 
-SHARES = (66, 14, 4, 5, 8, 3)
+SHARES = (77, 8, 3, 3, 7, 2)
 """How many of a hundred schedules are about each."""
 
 

@@ -70,7 +70,7 @@ class Actor:
         """A call arrives; one whose process is stopped waits."""
         if not self.alive:
             call.lose(self, self.world.chaos.ray_notices_s())
-        elif self.worker is not None and self.worker.alive:
+        elif self.worker is not None and self.worker.stopped and self.worker.alive:
             self.worker.loop.call_soon(do, self, call, *args)
         else:
             do(self, call, *args)

@@ -283,7 +283,7 @@ def config_for(chaos: Chaos) -> ClusterConfig:
         control=control_for(theme),
         migration=MigrationConfig(
             enabled=chaos.climate.relief,
-            period_s=0.1,
+            period_s=0.15,
             low_steps=8.0,
             high_steps=8.0,
             tokens_max=64,
@@ -296,7 +296,7 @@ def control_for(theme: Theme) -> ControlConfig:
     """Impatient where the controller's own mistakes are wanted."""
     hasty = theme is Theme.CONTROL
     return ControlConfig(
-        health_period_s=0.2 if hasty else 1.0,
+        health_period_s=0.3 if hasty else 1.5,
         health_timeout_s=0.3 if hasty else 1.0,
         restart_backoff_s=0.05,
         restart_backoff_s_max=0.4,
@@ -344,7 +344,9 @@ def _order(chaos: Chaos, number: int, within_s: float) -> Order:
 def simulated() -> Iterator[None]:
     """Sockets, random names and logs are out of the way as long as this lasts."""
     log = logging.getLogger("tercet")
-    level = log.level
+    level, thresholds = log.level, gc.get_threshold()
+    gc.freeze()  # a world is full of cycles, and what is not of it need not be looked through for them
+    gc.set_threshold(20_000, 20, 100)
     log.setLevel(logging.CRITICAL + 1)
     with (
         mock.patch("tercet.workers.sources.connect", connect),
@@ -362,6 +364,8 @@ def simulated() -> Iterator[None]:
             yield
         finally:
             log.setLevel(level)
+            gc.set_threshold(*thresholds)
+            gc.unfreeze()
             gc.collect()
 
 
