@@ -60,10 +60,11 @@ class FakeProcess:
         await self.dead.wait()
         await self._answer()
 
-    async def health(self) -> None:
+    async def health(self) -> bool:
         await self._answer()
         if self.fails_health:
             raise PeerRefused(self.fails_health)
+        return self.draining
 
     async def figures(self) -> ProcessFigures:
         await self._answer()

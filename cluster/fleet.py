@@ -25,8 +25,8 @@ class WorkerProcess(Protocol):
     async def wait(self) -> None:
         """Return when the worker ended by itself; raise when it was lost."""
 
-    async def health(self) -> None:
-        """Return while the worker makes progress; raise or never return otherwise."""
+    async def health(self) -> bool:
+        """Return while the worker makes progress, and whether it was told to drain; raise or never return otherwise."""
 
     async def figures(self) -> ProcessFigures: ...
 

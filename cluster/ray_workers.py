@@ -49,7 +49,7 @@ class WorkerActor(Protocol):
     async def wait(self) -> None:
         """Return when the worker has stopped, raise when it has broken."""
 
-    async def health(self) -> None: ...
+    async def health(self) -> bool: ...
     async def status(self) -> bytes:
         """Figures with the field names of `ProcessFigures`."""
 
@@ -78,8 +78,8 @@ class RayWorker:
     async def wait(self) -> None:
         await _answer(self._actor.wait.remote())
 
-    async def health(self) -> None:
-        await _answer(self._actor.health.remote())
+    async def health(self) -> bool:
+        return await _answer(self._actor.health.remote())
 
     async def figures(self) -> ProcessFigures:
         encoded = await _answer(self._actor.status.remote())

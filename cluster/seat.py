@@ -10,12 +10,16 @@ STOPPING (not wanted, drained) ◄───┘        STOPPING  told to stop; th
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from tercet.config import ControlConfig
 from tercet.ids import Incarnation, WorkerId
 from tercet.role import Role
 from tercet.wire import Endpoint
 
+ORDER = {role: place for place, role in enumerate(Role)}
+NAMES_MAX = 1024
+"""Of seats that need not be taken apart anew: after every event each of them is."""
 CRASH_LOOP_FAILURES = 3
 """From this many failures in a row on, a worker is called crash-looping."""
 
@@ -54,11 +58,13 @@ def seat_name(role: Role, index: int) -> WorkerId:
     return WorkerId(f"{role}-{index}")
 
 
+@lru_cache(NAMES_MAX)
 def seat_role(worker: WorkerId) -> Role:
     """The pool a seat belongs to; ValueError when it is not a seat's name."""
     return Role(worker.rpartition("-")[0])
 
 
+@lru_cache(NAMES_MAX)
 def seat_index(worker: WorkerId) -> int:
     """The place of a seat in its pool; ValueError when it is not a seat's name."""
     return int(worker.rpartition("-")[2])
@@ -113,7 +119,7 @@ class Seat:
 
 def seat_order(seat: Seat) -> tuple[int, int]:
     """Sorts seats as people read them: prefill first, then by their place in the pool."""
-    return list(Role).index(seat.role), seat_index(seat.worker)
+    return ORDER[seat.role], seat_index(seat.worker)
 
 
 def backoff_s(failures: int, control: ControlConfig) -> float:

@@ -176,6 +176,8 @@ class Supervisor:
     async def _adopt(self) -> None:
         lodgers = await self._fleet.found()
         endpoints = await asyncio.gather(*(self._endpoint(lodger.process) for lodger in lodgers))
+        # Nothing may happen between what is there and what is wanted: nobody is restarted or drained without a wish.
+        wish = await self._fleet.wish()
         for lodger, endpoint in zip(lodgers, endpoints, strict=True):
             self._processes[lodger.incarnation] = lodger.process
             self._post(Found(lodger.worker, lodger.incarnation, endpoint))
@@ -184,13 +186,7 @@ class Supervisor:
                 since = Phase.STARTING if endpoint is None else Phase.UP
                 self._group.create_task(self._watch(lodger, since))
         pools = self._config.pools
-        wish = await self._fleet.wish()
         self._post(wish or Desired(pools.prefill.replicas, pools.decode.replicas))
-        seats = list(self.state.seats.values())
-        lives = [(seat.worker, seat.incarnation) for seat in seats]
-        for life, figures in zip(lives, await self._census.figures(seats), strict=True):
-            if figures is not None and figures.worker is not None and figures.worker.load.draining:
-                self._post(Drain(*life))
         self._adopted.set()
 
     async def _watch(self, lodger: Lodger, since: Phase = Phase.PENDING) -> None:
@@ -203,7 +199,9 @@ class Supervisor:
             if since is not Phase.UP:
                 async with asyncio.timeout(self._config.control.start_timeout_s):
                     self._post(WorkerUp(await process.start()))
-            reason = await lost(process, self._config.control)
+            reason = await lost(
+                process, self._config.control, lambda: self._post(Drain(worker, incarnation))
+            )
         except TimeoutError:
             limit_s = self._config.control.start_timeout_s
             self._post(StartFailed(worker, incarnation, f"did not start within {limit_s:g} s"))

@@ -64,9 +64,10 @@ class WorkerActor:
         """Return when the worker was stopped; raise when it cannot go on."""
         await self._worker.wait()
 
-    async def health(self) -> None:
-        """Answer; raise what `wait` raises when the worker cannot go on."""
+    async def health(self) -> bool:
+        """Whether it was told to drain; raises what `wait` raises when the worker cannot go on."""
         self._worker.check()
+        return self._worker.draining
 
     async def status(self) -> bytes:
         """A `ProcessStatus`; callable once started."""

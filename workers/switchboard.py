@@ -46,7 +46,7 @@ class Switchboard:
         self._clock = clock
         self._renew_s = config.transfer.renew_s
         self._renewed_s = clock.now_s()
-        self._draining = False
+        self.draining = False
         self.sessions = Sessions(self)
         block_bytes = self._block_bytes = kv_block_bytes(transfer)
         self.departures = Departures(config.transfer.lease_s, packing_terms(codecs, block_bytes))
@@ -132,7 +132,7 @@ class Switchboard:
 
     def drain(self, role: Role) -> None:
         """From now on every report says that the worker wants to be rid of what it has; the first one goes out at once."""
-        self._draining = True
+        self.draining = True
         self.sessions.broadcast(self.report(role))
 
     def report(self, role: Role) -> wire.LoadReport:
@@ -158,7 +158,7 @@ class Switchboard:
             block_bytes=self._block_bytes,
             retained_blocks=load.retained_blocks,
             front_doors=len(self.sessions.relay),
-            draining=self._draining,
+            draining=self.draining,
             head_tokens=load.head_tokens,
             urgent=load.urgent,
         )

@@ -156,6 +156,11 @@ class Worker:
         assert self._board is not None, "not started"
         self._board.drain(self._role)
 
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._board is not None and self._board.draining
+
     def relieve(self, tokens: int, to: WorkerId) -> None:
         """Give requests of at most so many tokens to that worker, if their front doors agree; callable once started."""
         assert self._board is not None, "not started"

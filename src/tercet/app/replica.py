@@ -12,7 +12,8 @@ import ray
 from fastapi import FastAPI
 
 from tercet.app.control import ensure_controller
-from tercet.cluster.ray_membership import MembershipFeed
+from tercet.cluster.membership_feed import MembershipFeed
+from tercet.cluster.ray_membership import RayPoll
 from tercet.cluster.status import FrontDoorReport
 from tercet.config import ClusterConfig
 from tercet.ids import FrontDoorId, new_incarnation
@@ -46,7 +47,7 @@ class FrontDoorReplica:
         self._service = Service.load(self._config, self._front_door)
         await self._front_door.start()
         self._rpc = await self._listen()
-        feed = MembershipFeed(self._config.name, self._front_door.update, self._report)
+        feed = MembershipFeed(RayPoll(self._config.name), self._front_door.update, self._report)
         host = self._config.front_door.host
         self._host = ray.util.get_node_ip_address() if host in ANY_HOST else host
         self._feed = asyncio.create_task(feed.run())

@@ -39,7 +39,7 @@ class SimEngine:
         """All that live in this engine."""
         self.interjections = 0
         """How often somebody was computed amid somebody else's step."""
-        self._inbox: list[Command] = []
+        self.inbox: list[Command] = []
         self._busy = False
 
     @property
@@ -52,7 +52,7 @@ class SimEngine:
                 self._process.network.story.tell(
                     self._process, f"  engine is told {shown(command)}"
                 )
-        self._inbox += commands
+        self.inbox += commands
         self._wake()
 
     def _wake(self) -> None:
@@ -62,7 +62,7 @@ class SimEngine:
 
     def _turn(self) -> None:
         """Between two steps."""
-        commands, self._inbox = self._inbox, []
+        commands, self.inbox = self.inbox, []
         for command in commands:
             self.steps.handle(command)
         chunks = self.steps.plan() if self.steps.has_work else []
@@ -76,8 +76,8 @@ class SimEngine:
     def _interject(self, half_s: float, chunks: list[Chunk]) -> None:
         """The step is half done, in time and in layers: whoever has come and may come first is computed."""
         self._compute(chunks)
-        if self.steps.interruptible and self._inbox:
-            commands, self._inbox = self._inbox, []
+        if self.steps.interruptible and self.inbox:
+            commands, self.inbox = self.inbox, []
             for command in commands:
                 self.steps.handle(command)
             while self.steps.interruptible and (others := self.steps.interject()):
@@ -102,7 +102,7 @@ class SimEngine:
     def _say(self) -> None:
         self._deliver_events()
         self._busy = False
-        if self._inbox or self.steps.has_work:
+        if self.inbox or self.steps.has_work:
             self._wake()
 
     def _deliver_events(self) -> None:

@@ -1,9 +1,14 @@
 """What must hold between any two events, and what must be left when all is over: nothing."""
 
-from faults.chaos import Theme
+from collections.abc import Sequence
+
+from faults.climate import Theme
+from faults.door import Door
 from faults.worker import Worker
 from tercet.router.flight import Flight
+from tercet.workers import events
 from tercet.workers.residents import RUNS
+from tercet.workers.transfer.codec_choice import Codec
 
 NEAR_END_S = 0.1
 TURNS_A_LOOK = 16
@@ -18,7 +23,7 @@ class Invariants:
         self._turns = self.changes = 0
         """Of all engines; and whenever commands were handled, steps computed, or reads posted."""
         self._seen = (-1, -1)
-        """Changes and turns of the front door when owners and blocks were looked at last; nothing else moves them."""
+        """Changes and turns of the front doors when owners and blocks were looked at last; nothing else moves them."""
 
     # ---- between events ----------------------------------------------------------------------------------------------
 
@@ -27,7 +32,10 @@ class Invariants:
         if world.chaos.climate.theme is Theme.SLOW:
             for worker in world.agents.values():
                 self._held_for_somebody(worker)
-        seen = (self.changes, world.door.loop.turns)
+        turns = 0
+        for door in world.doors:
+            turns += door.loop.turns
+        seen = (self.changes, turns)
         if seen == self._seen:
             return
         self._seen = seen
@@ -46,6 +54,7 @@ class Invariants:
             worker.board.departures.validate()
             worker.board.arrivals.validate()
             self._held_for_somebody(worker)
+            self._run_for_somebody(worker)
 
     def _one_owner(self, flight: Flight) -> None:
         """At most one worker steps a request under an epoch that is a leg's.
@@ -65,18 +74,39 @@ class Invariants:
 
     def _untouched(self, worker: Worker) -> None:
         """What a read may still write into belongs to the request that is pulled, or to nobody."""
-        pool, reserved = worker.engine.pool, None
         for read in worker.agent.in_flight:
-            for block in read.blocks:
-                if block in pool._quarantined:
+            self.written(worker, read.blocks)
+            if read.slots and not read.slots.isdisjoint(worker.unpacker.slots._free):
+                self._world.blame(f"{worker}: a slot of {read.slots} is free while it is read into")
+
+    def written(self, worker: Worker, blocks: Sequence[int]) -> None:
+        pool, reserved = worker.engine.pool, None
+        for block in blocks:
+            if block in pool._quarantined:
+                continue
+            if reserved is None:
+                reserved = {b for s in worker.engine.scheduler.reserved for b in s.blocks}
+            if pool._references[block] != 1 or block not in reserved:
+                self._world.blame(
+                    f"{worker}: block {block} is free or in use while a read writes into it"
+                )
+                return
+
+    def staged(self, source: Worker, slots: Sequence[int]) -> None:
+        """These slots are packed into anew: nobody is to read them who has not been told that nothing is there for him."""
+        for reader in self._world.agents.values():
+            for arrival in reader.board.arrivals._arrivals.values():
+                flight = arrival.flight
+                wanted = flight is not None and arrival.leased and arrival.peer == source.name
+                if not wanted or flight.codec is Codec.NONE:
                     continue
-                if reserved is None:
-                    reserved = {b for s in worker.engine.scheduler.reserved for b in s.blocks}
-                if pool._references[block] != 1 or block not in reserved:
-                    self._world.blame(
-                        f"{worker}: block {block} is free or in use while a read writes into it"
-                    )
-                    return
+                key = (arrival.request, arrival.source_epoch)
+                departure = source.board.departures._departures.get(key)
+                told = departure is None or departure.reader_epoch != arrival.epoch
+                if not (
+                    told or not departure.reader or set(slots).isdisjoint(flight.remote_blocks)
+                ):
+                    self._world.blame(f"{source}: slots {slots} are used anew while {reader} reads")
 
     def _held_for_somebody(self, worker: Worker) -> None:
         """Whoever has a lease is linked; and in a world without faults its lease does not come near its end."""
@@ -88,21 +118,33 @@ class Invariants:
             elif departure.reader and faultless and departure.expires_s - now_s < NEAR_END_S:
                 self._world.blame(f"{worker} is not asked to renew a lease: {departure}")
 
+    def _run_for_somebody(self, worker: Worker) -> None:
+        """Nothing is stepped whose front door is gone, once the engine has heard of that."""
+        links, engine = worker.board.sessions._links, worker.engine
+        for sequence in engine.sequences.values():
+            gone = sequence.phase in RUNS and sequence.owner not in links
+            if gone and events.DropOwner(sequence.owner) not in engine.inbox:
+                self._world.blame(f"{worker} runs {sequence.id} for {sequence.owner}, who is gone")
+
     # ---- in the end --------------------------------------------------------------------------------------------------
 
     def leftovers(self) -> list[str]:
         """What is not at rest although nobody wants anything any more."""
         found = [line for worker in self._world.agents.values() for line in self._of(worker)]
-        if not self._world.door.alive:
-            return found
-        reception = self._world.door.reception
+        for door in self._world.doors:
+            if door.alive:
+                found += self._of_door(door)
+        return found + self._world.controller.leftovers()
+
+    def _of_door(self, door: Door) -> list[str]:
+        reception = door.reception
         counts = {
             "pilots": len(reception.pilots),
             "ledger charges": reception.ledger.charges,
             "queued at the door": reception.door.queued,
             "in flight at the door": reception.door.in_flight,
         }
-        return [*found, *self._lines("door", counts)]
+        return self._lines(door.name, counts)
 
     def _of(self, worker: Worker) -> list[str]:
         load, board = worker.engine.load, worker.board
@@ -119,6 +161,8 @@ class Invariants:
             "asked sources": len(board.arrivals._asked),
             "unsettled pulls": worker.transfer.unsettled,
             "leases": board.departures.leases,
+            "slots of staging memory": worker.packing.kept if worker.packing else 0,
+            "slots to unpack from": worker.unpacker.slots.kept if worker.unpacker else 0,
         }
         return self._lines(worker.name, counts)
 
@@ -129,5 +173,6 @@ class Invariants:
         """Checked once, at the end."""
         for worker in self._world.agents.values():
             worker.engine.steps.check_integrity()
-        self._world.door.reception.ledger.validate()
-        self._world.door.reception.door.validate()
+        for door in self._world.doors:
+            door.reception.ledger.validate()
+            door.reception.door.validate()

@@ -4,6 +4,7 @@ A process that is stopped does nothing, and what happened to it meanwhile happen
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -31,20 +32,32 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.stopped = self.dead = False
         self.turns = 0
         """Things done so far."""
+        self.forgives: tuple[type[Exception], ...] = ()
+        """With which tasks may end: somebody else waits for them."""
         self._timeline = timeline
         self._parked: list[Handle] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._ending = False
+
+    @property
+    def over(self) -> bool:
+        """Nothing that happens from now on has any effect."""
+        return self.dead or self._ending
 
     def time(self) -> float:
         return self._timeline.now_s()
 
     def call_at(self, when: float, callback: Any, *args: Any, context: object = None) -> Any:
         handle = Handle(callback, args)
-        self._timeline.call_at(when, self._run, handle)
+        if not self._ending or when <= self._timeline.now_s():
+            self._timeline.call_at(when, self._run, handle)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: object = None) -> Any:
-        return self.call_at(self._timeline.now_s() + delay, callback, *args)
+        now_s = self._timeline.now_s()
+        # Time passes while somebody waits, however little: else who rounds down would wait for ever.
+        least_s = math.nextafter(now_s, math.inf) if delay > 0.0 else now_s
+        return self.call_at(max(now_s + delay, least_s), callback, *args)
 
     def call_soon(self, callback: Any, *args: Any, context: object = None) -> Any:
         return self.call_at(self._timeline.now_s(), callback, *args)
@@ -54,7 +67,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **_: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
@@ -84,6 +97,14 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             task.get_coro().close()
         self._tasks.clear()
 
+    def end(self) -> None:
+        """As `kill`, for coroutines that would wait for something even while they are closed: tasks are cancelled, and what they
+        do then they do at this very moment, to no effect. No timer runs any more."""
+        self._ending = True
+        self.dead = not self._tasks
+        for task in list(self._tasks):
+            task.cancel()
+
     def _run(self, handle: Handle) -> None:
         if self.stopped:
             self._parked.append(handle)
@@ -98,6 +119,9 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        self._tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if self._ending:
+            self.dead = not self._tasks
+        elif error is not None and not isinstance(error, self.forgives):
             raise error

@@ -4,12 +4,13 @@ Each is a context in which the code is wrong.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from unittest import mock
 
-from faults.chaos import Theme
+from faults.climate import Theme
 from tercet import wire
+from tercet.ids import BlockId
 from tercet.request import TokenLog
 from tercet.router.events import Closed, Command, WorkerLost
 from tercet.router.flight import Flight
@@ -18,13 +19,24 @@ from tercet.workers import events
 from tercet.workers.arrivals import Arrivals
 from tercet.workers.departures import Departures
 from tercet.workers.interjection import StepUnderWay
-from tercet.workers.move import ArrivalCommand, DepartureCommand, DeparturePhase, Outcome
+from tercet.workers.move import (
+    ArrivalCommand,
+    DepartureCommand,
+    DeparturePhase,
+    Outcome,
+    Packed,
+    PackedOffers,
+    SourceCommand,
+    Unstage,
+)
 from tercet.workers.move.arrival import Arrival
 from tercet.workers.move.departure import Departure
-from tercet.workers.residents import Residents
-from tercet.workers.sequence import Sequence
-from tercet.workers.transfer.base import Kind
-from tercet.workers.transfer.pull import Pull
+from tercet.workers.residents import RUNS, Residents
+from tercet.workers.sequence import Sequence as Resident
+from tercet.workers.switchboard import Switchboard
+from tercet.workers.transfer.codec_choice import Codec
+from tercet.workers.transfer.packing import Packer
+from tercet.workers.transfer.pull import Phase, Pull
 
 Plant = Callable[[], Iterator[None]]
 
@@ -62,8 +74,9 @@ def a_pull_is_complete_when_it_is_posted() -> Iterator[None]:
     waits = Pull._ended
 
     def ended(self: Pull) -> bool:
-        assert self.read is not None
-        return self.read.kind is Kind.BLOCKS or waits(self)
+        if self.phase is Phase.BLOCKS:
+            self.reads.clear()
+        return waits(self)
 
     with mock.patch.object(Pull, "_ended", ended):
         yield
@@ -153,12 +166,67 @@ def a_lost_reader_is_not_noticed() -> Iterator[None]:
         yield
 
 
+@mutation(Theme.PACKED)
+def staging_memory_is_given_back_before_it_is_read() -> Iterator[None]:
+    """As soon as it has been offered, and not when the reader has it."""
+    on_packed = PackedOffers.on_packed
+
+    def frees(self: PackedOffers, event: Packed) -> list[SourceCommand]:
+        commands = on_packed(self, event)
+        freed = [Unstage(slots) for _, slots in self.kept]
+        self.kept.clear()
+        return [*commands, *freed]
+
+    with mock.patch.object(PackedOffers, "on_packed", frees):
+        yield
+
+
+@mutation(Theme.PACKED)
+def slots_keep_their_words_when_something_else_is_packed_there() -> Iterator[None]:
+    """Who still reads what lay there before, since the link to its source is lost, takes the one for the other."""
+    pack = Packer.pack
+
+    def packs(
+        self: Packer,
+        slots: Sequence[BlockId],
+        blocks: Sequence[BlockId],
+        generations: Sequence[int],
+        codec: Codec,
+    ) -> tuple[int, ...] | None:
+        words = pack(self, slots, blocks, generations, codec)
+        self.staging.generations[:] = 1
+        return words and (1,) * len(words)
+
+    with mock.patch.object(Packer, "pack", packs):
+        yield
+
+
+@mutation(Theme.DOORS)
+def a_front_door_takes_everybodys_requests_with_it() -> Iterator[None]:
+    """A worker drops what runs there when a session ends, whoever owns it."""
+
+    def drops_all(self: Residents, owner: str) -> None:
+        for sequence in list(self._sequences.values()):
+            if sequence.phase in RUNS:
+                self.end(sequence)
+
+    with mock.patch.object(Residents, "_drop_owner", drops_all):
+        yield
+
+
+@mutation(Theme.DOORS)
+def a_front_door_that_is_gone_is_kept_for() -> Iterator[None]:
+    """What it owned is stepped to its end, which nobody hears."""
+    with mock.patch.object(Switchboard, "owner_lost", return_value=None):
+        yield
+
+
 @mutation()
 def a_frozen_request_is_stepped_on() -> Iterator[None]:
     """The source publishes everything and commits, and goes on with the next token."""
     hold = Residents.hold
 
-    def goes_on(self: Residents, sequence: Sequence) -> None:
+    def goes_on(self: Residents, sequence: Resident) -> None:
         if sequence.hand_off:
             hold(self, sequence)
             return

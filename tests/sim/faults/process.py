@@ -24,7 +24,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return not self.loop.dead
+        return not self.loop.over
 
     @property
     def stopped(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from faults import kv
+from faults.packing import PACKED_BYTES, STAGED, STAGED_WORDS, UNPACKING, SimPacking, SimUnpacker
 from faults.process import Process
 from tercet.config import TransferConfig
 from tercet.errors import TransferFailed
@@ -22,14 +23,25 @@ class SimRead:
     def __init__(self, agent: "SimAgent", source: Process, kind: Kind, spans: Spans) -> None:
         self.agent, self.source, self.kind = agent, source, kind
         self.ended, self.failure = False, ""
-        self.pairs = agent.pairs(kind, spans)
-        """Block numbers here and there."""
+        first = spans[0].tolist()
+        self.packed = first[1] >= STAGED
+        self.pairs = agent.pairs(kind, spans, packed=self.packed)
+        """Block numbers here and there, or slots."""
         self._left = list(self.pairs)
 
     @property
     def blocks(self) -> list[int]:
         """Those it may still write into."""
-        return [here for here, _ in self.pairs] if self.kind is Kind.BLOCKS else []
+        return self.places if self.kind is Kind.BLOCKS and not self.packed else []
+
+    @property
+    def slots(self) -> set[int]:
+        """Those of the memory from which blocks are unpacked."""
+        return set(self.places) if self.kind is Kind.BLOCKS and self.packed else set()
+
+    @property
+    def places(self) -> list[int]:
+        return [here for here, _ in self.pairs]
 
     def done(self) -> bool:
         if self.ended and self.failure:
@@ -59,17 +71,27 @@ class SimRead:
         self.agent.landed(self)
 
     def _copy(self, pairs: list[tuple[int, int]]) -> None:
-        theirs = self.source.engine
-        for here, there in pairs:
-            if self.kind is Kind.BLOCKS:
-                self.agent.engine.memory[here][:] = theirs.memory[there]
-            else:
-                self.agent.words[here] = theirs.generations[there]
+        if self.kind is Kind.BLOCKS:
+            ours, theirs = self._memories()
+            for here, there in pairs:
+                ours[here][:] = theirs[there]
+        else:
+            source = self.source.packing.staging if self.packed else self.source.engine
+            for here, there in pairs:
+                self.agent.words[here] = source.generations[there]
+
+    def _memories(self) -> tuple[kv.Memory, kv.Memory]:
+        here, there = self.agent.process, self.source
+        if self.packed:
+            return here.unpacker.staging.packed.rows, there.packing.staging.packed.rows
+        return here.engine.memory, there.engine.memory
 
     def _spoil(self) -> None:
         """Nobody says what a read has written that did not end well."""
-        for here in self.blocks:
-            self.agent.engine.memory[here][0] = kv.GARBAGE
+        if self.kind is Kind.BLOCKS:
+            ours, _ = self._memories()
+            for here in self.places:
+                ours[here][0] = kv.GARBAGE
 
 
 class SimAgent:
@@ -111,7 +133,8 @@ class SimAgent:
             self.process.network.timeline.call_later(fate.half_s, read.copy_half)
         self.later(fate.lasts_s, read, fate.failure)
         if kind is Kind.BLOCKS:
-            self._tell(f"reads {read.pairs} from {peer}, {fate}")
+            packed = "packed " if read.packed else ""
+            self._tell(f"reads {packed}{read.pairs} from {peer}, {fate}")
         return read
 
     def later(self, delay_s: float, read: SimRead, failure: str) -> None:
@@ -120,15 +143,18 @@ class SimAgent:
     def landed(self, read: SimRead) -> None:
         self.in_flight.remove(read)
         if read.kind is Kind.BLOCKS:
-            self._tell(f"read into {read.blocks} has ended {read.failure}")
+            self._tell(f"read into {read.places} has ended {read.failure}")
         self.process.loop.call_soon(self.process.transfer.look)
 
-    def pairs(self, kind: Kind, spans: Spans) -> list[tuple[int, int]]:
-        size = BLOCK_BYTES if kind is Kind.BLOCKS else WORD_BYTES
-        base = 0 if kind is Kind.BLOCKS else self._words_base
+    def pairs(self, kind: Kind, spans: Spans, *, packed: bool) -> list[tuple[int, int]]:
+        if kind is Kind.BLOCKS:
+            size, base = (PACKED_BYTES, UNPACKING) if packed else (BLOCK_BYTES, 0)
+            first = STAGED if packed else 0
+        else:
+            size, base, first = WORD_BYTES, self._words_base, STAGED_WORDS if packed else 0
         found: list[tuple[int, int]] = []
         for local, remote, length in spans.tolist():
-            here, there = (local - base) // size, remote // size
+            here, there = (local - base) // size, (remote - first) // size
             found += [(here + i, there + i) for i in range(length // size)]
         return found
 
@@ -154,12 +180,22 @@ class SimTransfer(TransferThread):
         config: TransferConfig,
         agent: SimAgent,
         deliver: Callable[[TransferEvent], None],
+        packing: SimPacking | None = None,
+        unpacker: SimUnpacker | None = None,
     ) -> None:
         blocks = process.engine.pool.blocks
         memory = Memory(0, BLOCK_BYTES, blocks, 0)
         self._process, self._agent = process, agent
         super().__init__(
-            process.name, memory, config, None, deliver, None, process.network.timeline
+            process.name,
+            memory,
+            config,
+            None,
+            deliver,
+            None,
+            process.network.timeline,
+            unpacker,
+            packing and packing.staging.memory,
         )
         agent.place_words(self._arrivals)
         self._region = self._describe(memory, agent.metadata)

@@ -206,11 +206,11 @@ class Network:
     def _knock(
         self, client: Process, endpoint: Endpoint, hello: Hello, answer: asyncio.Future
     ) -> None:
-        server = self.servers.get(endpoint.worker)
+        server = self.servers.get(endpoint.unix)
         if server is not None:
             server.loop.call_soon(self._accept, client, server, hello, answer)
-        elif endpoint.worker not in self.silent:
-            error = PeerLost(f"{endpoint.worker}: nobody listens")
+        elif endpoint.unix not in self.silent:
+            error = PeerLost(f"{endpoint.unix}: nobody listens")
             client.loop.call_later(self.chaos.latency_s(), self._refuse, answer, error)
 
     def _accept(

@@ -275,6 +275,39 @@ async def test_a_worker_that_was_being_drained_is_drained_by_the_next_supervisor
         await eventually(lambda: old.stopped)
 
 
+async def test_a_worker_that_hears_late_that_it_is_to_be_emptied_is_drained_by_who_watches_it_then(
+    fleet,
+):
+    async with supervise(fleet) as supervisor:
+        await workers_up(supervisor, 3)
+        old = sitting(fleet, D0)
+        old.draining = True  # a call of the supervisor before, which had been on its way
+        await eventually(lambda: old.stopped)
+        await eventually(lambda: supervisor.state.seats[D0].phase is Phase.UP)
+        assert sitting(fleet, D0).incarnation != old.incarnation
+
+
+async def test_nothing_is_done_about_who_was_found_before_it_is_known_who_is_wanted(fleet):
+    async with supervise(fleet) as first:
+        version = await workers_up(first, 3)
+        await first.scale(None, 1)
+        await eventually(lambda: len(fleet.living) == 2)
+    known, remembered = asyncio.Event(), fleet.wish
+
+    async def late_wish() -> Desired | None:
+        await known.wait()
+        return await remembered()
+
+    fleet.wish = late_wish
+    async with supervise(fleet, version) as second:
+        sitting(fleet, D0).die()
+        await asyncio.sleep(0.1)
+        assert not second.state.seats
+        known.set()
+        await workers_up(second, 2)
+        assert len(fleet.living) == 2
+
+
 async def test_a_pool_that_was_made_smaller_stays_so_for_the_next_supervisor(fleet):
     async with supervise(fleet) as first:
         version = await workers_up(first, 3)
