@@ -46,6 +46,11 @@ class SimEngine:
     def load(self) -> EngineLoad:
         return self.steps.load()
 
+    @property
+    def unheard(self) -> list[Command]:
+        """What it has not acted upon yet."""
+        return self.inbox + self.steps._put_off
+
     def post(self, *commands: Command) -> None:
         if self._process.network.story.wanted:
             for command in commands:

@@ -123,7 +123,7 @@ class Invariants:
         links, engine = worker.board.sessions._links, worker.engine
         for sequence in engine.sequences.values():
             gone = sequence.phase in RUNS and sequence.owner not in links
-            if gone and events.DropOwner(sequence.owner) not in engine.inbox:
+            if gone and events.DropOwner(sequence.owner) not in engine.unheard:
                 self._world.blame(f"{worker} runs {sequence.id} for {sequence.owner}, who is gone")
 
     # ---- in the end --------------------------------------------------------------------------------------------------
