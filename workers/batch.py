@@ -37,3 +37,5 @@ class Batch:
     """Sequences that left the queue for this step."""
     stuck: list[Sequence] = field(default_factory=list)
     """Sequences that need more blocks than there are; nothing but ending them helps."""
+    premature: bool = False
+    """What the step under way leaves must be known first."""

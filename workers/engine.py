@@ -1,13 +1,13 @@
 """The engine: requests go in as commands, tokens and readiness of KV come out as events, one batch a step.
 
-Synchronous, with one owner thread. Knows no sockets and no transfers: who asked, who pulls and over what is the business
-of whoever hands it commands.
+Where a device draws tokens itself, a step is planned and launched while the one before is under way. One owner thread. Knows no
+sockets and no transfers: who asked, who pulls and over what is the business of whoever hands it commands.
 """
 
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tercet.clock import Clock
 from tercet.config import EngineConfig
@@ -15,7 +15,7 @@ from tercet.workers.batch import Chunk
 from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Command, Event
-from tercet.workers.forward import Forward
+from tercet.workers.forward import Forward, Pending
 from tercet.workers.limits import Limits
 from tercet.workers.pace import Pace
 from tercet.workers.runner import BetweenLayers, Runner, RunnerLost, go_on
@@ -50,6 +50,13 @@ class Nobody:
 NOBODY = Nobody()
 
 
+class Flight(NamedTuple):
+    """A batch under way."""
+
+    chunks: list[Chunk]
+    pending: Pending
+
+
 class Engine:
     """`handle` changes what is to be done, `step` does one batch of it; both must be called by the same thread."""
 
@@ -70,26 +77,43 @@ class Engine:
         self._pool = BlockPool(blocks, runner.kv.generations, retained_max)
         scheduler = Scheduler(config, self._pool)
         self._steps = Steps(limits, scheduler, pace, start_within_s=config.start_within_s)
+        self._flight: Flight | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to say now. Only a command makes it true again, never time alone."""
-        return self._steps.has_work
+        return self._flight is not None or self._steps.has_work
 
     def handle(self, command: Command) -> None:
-        """Take a command. One for a request that is not here (any more) has no effect."""
+        """Take a command. One for a request that is not here (any more) has no effect.
+
+        Waits for the batch under way if it is for somebody who takes part in that.
+        """
         self._pool.expire(self._clock.now_s())
+        if self._flight is not None and self._steps.concerns(command):
+            self._land()
         self._steps.handle(command)
 
     def step(self, outside: Outside = NOBODY) -> list[Event]:
-        """At most one batch, and amid it what comes from `outside` and is urgent; returns what happened and was not said."""
+        """Launches at most one batch and waits for at most one; returns what happened and was not said.
+
+        Amid a batch that is computed at once comes what is urgent from `outside`.
+        """
         self._pool.expire(self._clock.now_s())
         chunks = self._steps.plan()
+        if self._flight is not None:
+            if not chunks and self._steps.has_news:
+                return self._steps.take()
+            if self._forward.needs_log(chunks):
+                self._land()
+                chunks = self._steps.runnable(chunks)
         if chunks:
             between_layers = (
                 partial(self._interject, outside) if self._steps.interruptible else go_on
             )
             self._compute(chunks, between_layers)
+        else:
+            self._land()
         return self._steps.take()
 
     def _interject(self, outside: Outside) -> None:
@@ -117,13 +141,39 @@ class Engine:
             outside.say(events)
 
     def _compute(self, chunks: list[Chunk], between_layers: BetweenLayers = go_on) -> None:
+        """Launch a batch, and finish the one before it; itself too if it is over already."""
         try:
-            results = self._forward.run(chunks, between_layers)
+            pending = self._forward.launch(chunks, between_layers)
         except RunnerLost:
             raise
         except Exception as error:
-            # The model's, the device's or a kernel's failure: these requests end, the engine lives on.
-            _log.exception("a batch of %d requests failed", len(chunks))
-            self._steps.fail(chunks, f"the model failed: {error!r}")
+            self._land()
+            self._fail(self._steps.runnable(chunks), error)
+            return
+        if pending.over:
+            self._finish(Flight(chunks, pending))
         else:
-            self._steps.finish(chunks, results)
+            self._steps.depart(chunks)
+            self._land()
+            self._flight = Flight(chunks, pending)
+
+    def _land(self) -> None:
+        """Wait for the batch under way, if there is one."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            self._finish(flight)
+
+    def _finish(self, flight: Flight) -> None:
+        try:
+            results = flight.pending.result()
+        except RunnerLost:
+            raise
+        except Exception as error:
+            self._fail(flight.chunks, error)
+        else:
+            self._steps.finish(flight.chunks, results)
+
+    def _fail(self, chunks: list[Chunk], error: Exception) -> None:
+        """The model's, the device's or a kernel's failure: these requests end, the engine lives on."""
+        _log.error("a batch of %d requests failed", len(chunks), exc_info=error)
+        self._steps.fail(chunks, f"the model failed: {error!r}")

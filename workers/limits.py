@@ -33,11 +33,14 @@ class Limits:
                 return FinishReason.STOP
             if last in sampling.stop_token_ids:
                 return FinishReason.STOP
-        if output_tokens >= sampling.max_tokens:
-            return FinishReason.LENGTH
-        if output_tokens > 0 and len(tokens) >= self.context_tokens_max:
-            return FinishReason.LENGTH
-        return None
+        return FinishReason.LENGTH if self.full(spec, len(tokens)) else None
+
+    def full(self, spec: RequestSpec, length: int) -> bool:
+        """Whether a log of so many tokens is complete, whatever they are."""
+        output_tokens = length - len(spec.prompt)
+        if output_tokens >= spec.sampling.max_tokens:
+            return True
+        return output_tokens > 0 and length >= self.context_tokens_max
 
     def objection(self, spec: RequestSpec, tokens: Sequence[int], *, hand_off: bool) -> str | None:
         """Why this can never be served here, or None. `tokens` is the log the engine starts from."""

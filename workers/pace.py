@@ -28,7 +28,7 @@ class StepContents:
     def of(cls, chunks: Iterable[Chunk]) -> "StepContents":
         contents = cls()
         for chunk in chunks:
-            context = chunk.sequence.computed + chunk.tokens
+            context = chunk.sequence.front + chunk.tokens
             if chunk.sequence.remaining == 1:
                 contents.decodes += 1
                 contents.decode_context += context

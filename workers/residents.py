@@ -4,7 +4,7 @@ Every request that enters by `Run` or `Reserve` leaves by exactly one `Ended`. T
 meant for the life of the request that is here, or for an earlier or later one. Computes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tercet.ids import BlockHash, BlockId, Epoch, RequestId
 from tercet.request import RequestSpec
@@ -110,6 +110,19 @@ class Residents:
                 self._drop_owner(command.owner)
             case Unquarantine():
                 self._scheduler.pool.unquarantine(command.blocks)
+
+    def meant_by(self, command: Command) -> Collection[Sequence]:
+        """Whom a command may end, stop or look at closely."""
+        match command:
+            case Unquarantine():
+                return ()
+            case Relieve() | DropOwner():
+                return self._sequences.values()
+            case Run() | Reserve():
+                found = self._sequences.get(command.spec.id)
+            case _:
+                found = self._sequences.get(command.request)
+        return (found,) if found else ()
 
     def end(self, sequence: Sequence, quarantine: tuple[BlockId, ...] = ()) -> None:
         """Nothing is kept of a sequence, except what the prefix cache has."""

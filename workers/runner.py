@@ -4,12 +4,12 @@ Knows nothing of requests, queues or sampling.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from tercet.errors import TercetError
+from tercet.request import Sampling
 from tercet.workers.kv_pool import KvPool
 
 BetweenLayers = Callable[[], None]
@@ -24,8 +24,7 @@ class RunnerLost(TercetError):
     """The runner will never compute again; nothing but another process in its place helps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """One request's share of a step; valid during the call only, the lists belong to the engine."""
 
     tokens: list[int]
@@ -35,6 +34,15 @@ class Slice:
     """Block table covering at least `start + len(tokens)` tokens."""
     sample: bool
     """Logits are wanted for the last token."""
+    request: int = -1
+    """Whose it is: a number that no other request of this runner's life has."""
+    fed: bool = False
+    """One more token belongs behind `tokens`: the one that the launch before draws for this request."""
+
+    @property
+    def end(self) -> int:
+        """Tokens whose KV is in `blocks` after this step."""
+        return self.start + len(self.tokens) + self.fed
 
 
 class Runner(Protocol):
@@ -57,4 +65,24 @@ class Runner(Protocol):
         self, slices: Sequence[Slice], between_layers: BetweenLayers = go_on
     ) -> torch.Tensor:
         """Writes the slices' KV; returns fp32 logits `[slices with sample, vocab]` in the order of the slices."""
+        ...
+
+
+class Draws(Protocol):
+    """Tokens on their way from the device."""
+
+    def wait(self) -> list[int | None]:
+        """One for each slice with `sample`, None where logits are not numbers. Raises whatever computing them raised."""
+        ...
+
+
+@runtime_checkable
+class DrawingRunner(Runner, Protocol):
+    """One whose device draws tokens itself, and feeds them to the next step before the host has them."""
+
+    def launch(self, slices: Sequence[Slice], samplings: Sequence[Sampling]) -> Draws:
+        """As `forward`, but returns before it is done. Launches are computed in order, and `forward` after all of them.
+
+        `samplings` are those of the slices with `sample`; of each, `temperature`, `top_k`, `top_p`, `min_p` and `seed` count.
+        """
         ...

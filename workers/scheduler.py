@@ -53,20 +53,26 @@ class Scheduler:
     # ---- the step ----------------------------------------------------------------------------------------------------
 
     def schedule(self) -> Batch:
-        """Decodes first, then prefills under way and the queue by urgency, until tokens, places or blocks run out."""
+        """Decodes first, then prefills under way and the queue by urgency, until tokens, places or blocks run out.
+
+        While a step is under way nobody gives way to anybody: where somebody must, the batch is empty.
+        """
         return self._fill(self.running, self._step_tokens_max)
 
     def _fill(self, running: list[Sequence], budget: int) -> Batch:
         """So many tokens of these running sequences and of the queue."""
         batch = Batch()
         self._short_of_blocks = False
-        prefilling = [s for s in running if s.remaining > 1]
-        for sequence in [s for s in running if s.remaining == 1]:
+        remaining = [(s, s.remaining) for s in running]
+        prefilling = [s for s, tokens in remaining if tokens > 1]
+        for sequence in [s for s, tokens in remaining if tokens == 1]:
             if sequence.phase is Phase.RUNNING and budget and self._grow(sequence, batch):
                 batch.chunks.append(Chunk(sequence, 1))
                 budget -= 1
+            elif batch.premature:
+                return Batch()
         self._prefill(deque(sorted(prefilling, key=_urgency)), batch, budget)
-        return batch
+        return Batch() if batch.premature else batch
 
     def _prefill(self, under_way: deque[Sequence], batch: Batch, budget: int) -> None:
         """Prefills under way and the queue by urgency, up to one that is longer than all before: they end when the step does."""
@@ -294,18 +300,28 @@ class Scheduler:
         """Blocks for all tokens of a running sequence, at the cost of others if need be; False if it cannot run now."""
         needed = self._blocks_for(sequence)
         if needed > self.pool.blocks:
-            batch.stuck.append(sequence)
+            batch.premature = self._under_way
+            if not batch.premature:
+                batch.stuck.append(sequence)
             return False
         while (missing := needed - len(sequence.blocks)) > 0:
             fresh = self.pool.allocate(missing, after=sequence.blocks[-1])
             if fresh is not None:
                 sequence.blocks.extend(fresh)
                 break
+            if self._under_way:
+                batch.premature = True
+                return False
             victim = self._victim(sequence, batch)
             self._preempt(victim)
             if victim is sequence:
                 return False
         return True
+
+    @property
+    def _under_way(self) -> bool:
+        """Whether a step is: it may end somebody, who leaves blocks, and writes into those of others."""
+        return any(sequence.ahead for sequence in self.running)
 
     def _victim(self, sequence: Sequence, batch: Batch) -> Sequence:
         """The last in rank that is not in the batch yet. Those whose blocks another worker reads are spared."""
@@ -345,4 +361,4 @@ class Scheduler:
         self.pool.release([block for block in blocks if block not in doubtful])
 
     def _blocks_for(self, sequence: Sequence) -> int:
-        return -(-len(sequence.tokens) // self._block_tokens)
+        return -(-sequence.length // self._block_tokens)

@@ -48,6 +48,12 @@ class Sequence:
     phase: Phase = Phase.WAITING
     blocks: list[BlockId] = field(default_factory=list)
     computed: int = 0
+    ahead: int = 0
+    """Tokens behind those whose KV a step under way computes."""
+    awaited: int = 0
+    """Tokens that steps under way draw, and that the next one would feed."""
+    over: bool = False
+    """It has said its last; it ends with the steps under way, which still write into its blocks."""
     registered_blocks: int = 0
     """Leading blocks that the pool was told the hashes of."""
     published_blocks: int = 0
@@ -71,21 +77,23 @@ class Sequence:
     hashes: list[BlockHash] = field(default_factory=list)
     """Of leading blocks, as far as they were asked for, or known from the start."""
     prompt_tokens: int = field(init=False)
+    unshaped: bool = field(init=False)
+    """What is drawn depends on nothing but the logits and a random number, and nobody asks for more than the token."""
     plain: bool = field(init=False)
-    """Greedy without any change of the logits: the sampler's fast path asks in every step."""
+    """Greedy besides: the sampler's fast path asks in every step."""
 
     def __post_init__(self) -> None:
         sampling = self.spec.sampling
         self.prompt_tokens = len(self.spec.prompt)
-        self.plain = (
-            sampling.temperature == 0
-            and sampling.repetition_penalty == 1
+        self.unshaped = (
+            sampling.repetition_penalty == 1
             and sampling.presence_penalty == 0
             and sampling.frequency_penalty == 0
             and not sampling.logit_bias
             and sampling.min_tokens == 0
             and sampling.logprobs is None
         )
+        self.plain = self.unshaped and sampling.temperature == 0
 
     @property
     def id(self) -> RequestId:
@@ -120,9 +128,19 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     @property
+    def front(self) -> int:
+        """Tokens whose KV is here when the steps under way are over; the next one goes on from there."""
+        return self.computed + self.ahead
+
+    @property
+    def length(self) -> int:
+        """Tokens in the log when the steps under way are over, unless one of them is the last."""
+        return len(self.tokens) + self.awaited
+
+    @property
     def remaining(self) -> int:
-        """Tokens without KV; 1 while decoding."""
-        return len(self.tokens) - self.computed
+        """Tokens for the next step; 1 while decoding, 0 when the step under way draws the last one, or did before."""
+        return 0 if self.over else len(self.tokens) + self.awaited - self.computed - self.ahead
 
     @property
     def usage(self) -> Usage:

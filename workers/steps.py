@@ -22,7 +22,8 @@ class Steps:
 
     Amid a step others may be computed: `interject`, compute, and `finish` or `fail` those. Commands that come meanwhile take
     effect at once, up to the first one that concerns the step; that one and what follows it waits for the step's end.
-    What has happened is kept until it is taken.
+    Whoever plans the next step before that has the chunks `depart` first; then there is no `interject`, and there are no commands
+    for those who take part, see `concerns`. What has happened is kept until it is taken.
     """
 
     def __init__(
@@ -56,6 +57,15 @@ class Steps:
         runnable = self._scheduler.running or self._scheduler.waiting
         return bool(self._outbox or self._announced or (runnable and not self._stalled))
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something has happened since the last `take`."""
+        return bool(self._outbox)
+
+    def concerns(self, command: Command) -> bool:
+        """Whether a command is for somebody who takes part in a step under way."""
+        return any(sequence.ahead for sequence in self._residents.meant_by(command))
+
     def handle(self, command: Command) -> None:
         """Take a command. One for a request that is not here (any more) has no effect."""
         self._stalled = False
@@ -83,11 +93,24 @@ class Steps:
                 self._announced = batch
                 return []
         # Commands may have ended sequences since the batch was planned.
-        chunks = [chunk for chunk in batch.chunks if chunk.sequence.phase is Phase.RUNNING]
+        chunks = self.runnable(batch.chunks)
         # Prefills stand behind decodes, and only new ones may be as short as those.
         if chunks and (batch.begun or chunks[-1].sequence.remaining > 1):
             self._under_way = StepUnderWay.of(chunks)
         return chunks
+
+    def runnable(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Those planned chunks that can still be computed, after what has happened since."""
+        return [chunk for chunk in chunks if chunk.sequence.phase is Phase.RUNNING]
+
+    def depart(self, chunks: list[Chunk]) -> None:
+        """They are being computed, and the next step may be planned as if that were done."""
+        self._under_way = None
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if chunk.completes and not self._leaves(sequence):
+                sequence.awaited += 1
+            sequence.ahead += chunk.tokens
 
     @property
     def interruptible(self) -> bool:
@@ -107,10 +130,12 @@ class Steps:
 
     def finish(self, chunks: list[Chunk], results: Iterable[Drawn | None]) -> None:
         """The chunks are computed; for each what was drawn after it, None where the sequence goes on with another one."""
+        self._stalled = False
         for chunk, drawn in zip(chunks, results, strict=True):
+            if chunk.sequence.ahead and not self._arrives(chunk, drawn is not None):
+                continue
             if drawn is not None and drawn.token is None:
-                reason = "the model's logits are not finite"
-                self._residents.fail(chunk.sequence, reason, retryable=True)
+                self._give_up(chunk.sequence, "the model's logits are not finite")
                 continue
             self._advance(chunk)
             if drawn is not None:
@@ -119,8 +144,10 @@ class Steps:
 
     def fail(self, chunks: list[Chunk], reason: str) -> None:
         """The KV of these chunks is undefined: their requests end."""
+        self._stalled = False
         for chunk in chunks:
-            self._residents.fail(chunk.sequence, reason, retryable=True)
+            if not chunk.sequence.ahead or self._arrives(chunk, drawn=False):
+                self._give_up(chunk.sequence, reason)
         self._end_step()
 
     def take(self) -> list[Event]:
@@ -169,6 +196,31 @@ class Steps:
             if sequence.published:
                 self._residents.publish(sequence)
 
+    def _leaves(self, sequence: Sequence) -> bool:
+        """Whether it takes no further part once the next token is drawn, whatever that is."""
+        return sequence.hand_off or self._limits.full(sequence.spec, sequence.length + 1)
+
+    def _arrives(self, chunk: Chunk, drawn: bool) -> bool:
+        """A chunk that had departed is done; False if its sequence was over before."""
+        sequence = chunk.sequence
+        sequence.ahead -= chunk.tokens
+        if drawn and sequence.awaited:
+            sequence.awaited -= 1
+        if sequence.over and not sequence.ahead:
+            self._residents.end(sequence)
+        return not sequence.over
+
+    def _end(self, sequence: Sequence) -> None:
+        """It has said its last. Where a step under way writes into its blocks, they are given away after that."""
+        if sequence.ahead:
+            sequence.over = True
+        else:
+            self._residents.end(sequence)
+
+    def _give_up(self, sequence: Sequence, reason: str) -> None:
+        self._outbox.failed(sequence, reason, retryable=True)
+        self._end(sequence)
+
     def _advance(self, chunk: Chunk) -> None:
         sequence, end = chunk.sequence, chunk.sequence.computed + chunk.tokens
         of_prompt = min(end, sequence.prompt_tokens) - sequence.computed
@@ -187,6 +239,6 @@ class Steps:
             sequence.logprobs.append(drawn.logprobs)
         self._outbox.tokens(sequence, [drawn.logprobs] if drawn.logprobs else None, finish)
         if finish:
-            self._residents.end(sequence)
+            self._end(sequence)
         elif sequence.hand_off:
             self._residents.hold(sequence)

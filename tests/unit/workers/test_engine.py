@@ -34,6 +34,7 @@ from tercet.workers.events import (
     Said,
     Unquarantine,
 )
+from tercet.workers.late_runner import LateRunner
 from tercet.workers.runner import BetweenLayers, RunnerLost, Slice, go_on
 from tercet.workers.toy_runner import ToyRunner
 
@@ -70,6 +71,12 @@ class Bench:
     events: list[Event]
     clock: ManualClock
 
+    def hear(self) -> list[Event]:
+        """Steps until something is said."""
+        while not (said := self.engine.step()):
+            assert self.engine.has_work
+        return said
+
     def tell(self, *commands: Command) -> list[Event]:
         """Commands, then steps until there is nothing to do; returns what was said meanwhile."""
         for command in commands:
@@ -86,18 +93,24 @@ class Bench:
         return said
 
 
-def make_bench(**options: float) -> Bench:
+def make_bench(late: bool = False, **options: float) -> Bench:
     eos = frozenset({options.pop("eos")}) if "eos" in options else frozenset()
     context = options.pop("context", 4096)
     config = EngineConfig(**{"block_tokens": 4, "kv_blocks": 32, "step_tokens_max": 8, **options})
     runner = BrokenOnce(config, eos_token_ids=eos, context_tokens_max=context)
     clock = ManualClock()
-    return Bench(Engine(runner, config, clock), runner, [], clock)
+    return Bench(Engine(LateRunner(runner) if late else runner, config, clock), runner, [], clock)
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "late"])
+def late(request: pytest.FixtureRequest) -> bool:
+    """Whether the device is a step behind."""
+    return bool(request.param)
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = make_bench()
+def bench(late: bool) -> Iterator[Bench]:
+    bench = make_bench(late)
     yield bench
     load = bench.engine.load()
     left = (load.waiting, load.running, load.holding, load.pulling)
@@ -174,10 +187,10 @@ def test_a_replay_of_a_complete_log_only_says_so(bench: Bench) -> None:
     assert events[-1] == Ended(A, E2)
 
 
-def test_an_end_token_stops_and_is_the_last_token() -> None:
+def test_an_end_token_stops_and_is_the_last_token(late: bool) -> None:
     whole = expected(12, [1])
     eos = whole[5]
-    bench = make_bench(eos=eos)
+    bench = make_bench(late, eos=eos)
     events = bench.tell(Run(spec(prompt=[1], max_tokens=12), E0, "f"))
     assert output(events) == whole[: whole.index(eos) + 1]
     assert messages(events, Tokens)[-1].finish is FinishReason.STOP
@@ -185,8 +198,8 @@ def test_an_end_token_stops_and_is_the_last_token() -> None:
     assert output(ignoring, B) == whole
 
 
-def test_the_context_limit_ends_a_request() -> None:
-    bench = make_bench(context=17)
+def test_the_context_limit_ends_a_request(late: bool) -> None:
+    bench = make_bench(late, context=17)
     events = bench.tell(Run(spec(max_tokens=99), E0, "f"))
     assert len(output(events)) == 3
     assert messages(events, Tokens)[-1].finish is FinishReason.LENGTH
@@ -202,8 +215,8 @@ def test_what_can_never_be_served_fails_for_good(bench: Bench, prompt: list[int]
         assert ended == Ended(A, E0)
 
 
-def test_a_request_that_outgrows_the_pool_fails_instead_of_spinning() -> None:
-    bench = make_bench(kv_blocks=4)
+def test_a_request_that_outgrows_the_pool_fails_instead_of_spinning(late: bool) -> None:
+    bench = make_bench(late, kv_blocks=4)
     events = bench.tell(Run(spec(max_tokens=50), E0, "f"))
     assert output(events) == expected(3), "16 tokens have KV in 4 blocks, the next has none"
     (failure,) = messages(events, Failed)
@@ -224,8 +237,8 @@ def test_a_full_queue_refuses_with_a_delay() -> None:
     assert len(output(events, A)) == 5
 
 
-def test_a_crowd_in_a_small_pool_is_preempted_and_still_right() -> None:
-    bench = make_bench(kv_blocks=12)
+def test_a_crowd_in_a_small_pool_is_preempted_and_still_right(late: bool) -> None:
+    bench = make_bench(late, kv_blocks=12)
     prompts = [[i + 1, *range(2, 9)] for i in range(5)]
     ids = [RequestId(f"r{i}") for i in range(5)]
     runs = [Run(spec(i, p, max_tokens=14), E0, "f") for i, p in zip(ids, prompts, strict=True)]
@@ -278,11 +291,11 @@ def test_a_hand_off_says_started_before_it_computes_and_publishes_while_it_does(
 ) -> None:
     engine = bench.engine
     engine.handle(Run(spec(), E0, "f", hand_off=True))
-    assert engine.step() == [Said("f", Started(A, E0))]
-    (first,) = engine.step()
+    assert bench.hear() == [Said("f", Started(A, E0))]
+    (first,) = bench.hear()
     assert isinstance(first, Published)
     assert (first.first, len(first.blocks), first.tokens) == (0, 2, 8)
-    full, tokens, rest, held = engine.step()
+    full, tokens, rest, held = bench.hear()
     assert isinstance(full, Published)
     assert (full.first, len(full.blocks), full.tokens) == (2, 1, 12)
     assert isinstance(tokens, Said)

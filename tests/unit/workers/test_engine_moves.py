@@ -41,6 +41,7 @@ from tercet.workers.events import (
     Said,
     Unquarantine,
 )
+from tercet.workers.late_runner import LateRunner
 from tercet.workers.toy_runner import ToyRunner
 
 BLOCK_TOKENS = 4
@@ -55,12 +56,12 @@ PROMPTS = tuple(
 )
 
 
-def make_engine(blocks: int, step_tokens: int = 6) -> Engine:
+def make_engine(blocks: int, step_tokens: int = 6, *, late: bool = False) -> Engine:
     config = EngineConfig(
         block_tokens=BLOCK_TOKENS, kv_blocks=blocks, step_tokens_max=step_tokens, running_max=4
     )
     runner = ToyRunner(config, layers=3, head_dim=2, eos_token_ids=frozenset({5}))
-    return Engine(runner, config, ManualClock())
+    return Engine(LateRunner(runner) if late else runner, config, ManualClock())
 
 
 @cache
@@ -97,6 +98,8 @@ class Client:
     """A pull goes on."""
     arrived: int = 0
     """Blocks that are verified at the destination."""
+    given_up: int = -1
+    """Epoch of the last hand-off that was: what its source's step has published when it hears of that may still come."""
     in_flight: list[int] = field(default_factory=list)
     """Numbers of the blocks that a READ is writing to."""
 
@@ -135,11 +138,15 @@ class FirstPick:
 class Cluster(RuleBasedStateMachine):
     """`source` prefills for `destination`; both also run requests alone."""
 
+    late = False
+    """Whether devices are a step behind."""
+
     def __init__(self) -> None:
         super().__init__()
         self.patient = mock.patch.object(interjection, "SHARE", 1)
         self.patient.start()
-        self.source, self.destination = make_engine(14), make_engine(12)
+        self.source = make_engine(14, late=self.late)
+        self.destination = make_engine(12, late=self.late)
         self.clients: list[Client] = []
         self.orphans: list[tuple[BlockId, ...]] = []  # quarantined, and still being written to
 
@@ -262,6 +269,7 @@ class Cluster(RuleBasedStateMachine):
         epoch, doubtful = Epoch(client.epoch + 1), self.blocks_in_flight(client)
         self.destination.handle(Recompute(client.spec.id, epoch, doubtful))
         self.source.handle(Release(client.spec.id, client.epoch))
+        client.given_up = client.epoch
         client.forget_move()
 
     def commit(self, pick: Pick) -> None:
@@ -378,7 +386,7 @@ class Cluster(RuleBasedStateMachine):
                 raise AssertionError(f"everything here can be served: {message.reason}")
 
     def hear_published(self, client: Client, event: Published) -> None:
-        if event.epoch == client.epoch and not client.over:
+        if client.given_up < event.epoch == client.epoch and not client.over:
             assert event.first == len(client.published)
             client.published += zip(event.blocks, event.generations, strict=True)
             client.published_tokens = event.tokens
@@ -417,5 +425,11 @@ class Cluster(RuleBasedStateMachine):
             assert (load.blocks_used, load.quarantined_blocks) == (0, 0)
 
 
+class LateCluster(Cluster):
+    late = True
+
+
 TestMoves = Cluster.TestCase
 TestMoves.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestLateMoves = LateCluster.TestCase
+TestLateMoves.settings = settings(max_examples=15, stateful_step_count=60, deadline=None)
