@@ -194,7 +194,7 @@ def context_tokens_max(config: ClusterConfig, checkpoint: Checkpoint) -> int:
         limit for limit in (config.model.context_tokens_max, checkpoint.context_tokens_max) if limit
     ]
     for role in Role:
-        if config.pools.of(role).replicas:
-            engine = config.engine_of(role)
+        engine = config.engine_of(role)
+        if config.pools.of(role).replicas and engine.kv_blocks:
             limits.append(engine.kv_blocks * engine.block_tokens)
     return min(limits)

@@ -50,6 +50,10 @@ LoadRunner = Callable[[ModelConfig, EngineConfig], Runner]
 
 def load_model(model: ModelConfig, engine: EngineConfig) -> Runner:
     """The checkpoint of the cluster file, on its device."""
+    if model.device == "cuda":
+        from tercet.workers.gpu.loading import load_for_gpu  # noqa: PLC0415 -- GPUs only
+
+        return load_for_gpu(model, engine)
     from tercet.workers.model_runner import ModelRunner  # noqa: PLC0415 -- seconds of transformers
 
     return ModelRunner.load(model, engine)

@@ -40,7 +40,10 @@ class EngineConfig(Section, frozen=True, kw_only=True):
 
     block_tokens: Positive = 16
     """Tokens per KV block: 16 suits a CPU, 64 a GPU (one attention tile)."""
-    kv_blocks: Positive = 1024
+    kv_blocks: NonNegative = 1024
+    """0, on a GPU, takes as many as `memory_share` leaves room for."""
+    memory_share: Annotated[float, Meta(gt=0, le=1)] = 0.92
+    """Share of a GPU's memory that weights, computing and KV may have together; for `kv_blocks: 0` only."""
     step_tokens_max: Positive = 512
     """Token budget of one step: the chunk of a long prefill is what running decodes leave of it."""
     running_max: Positive = 64

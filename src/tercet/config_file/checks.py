@@ -53,7 +53,14 @@ def _engines(config: ClusterConfig) -> Iterator[Contradiction]:
         yield Contradiction(_engine_place(config, role, "block_tokens"), reason)
     for role in Role:
         engine = config.engine_of(role)
-        if _capacity_tokens(engine) < config.model.context_tokens_max:
+        if engine.kv_blocks == 0:
+            if config.model.device == "cpu":
+                reason = "0 blocks: only on a GPU as many are taken as fit"
+                yield Contradiction(_engine_place(config, role, "kv_blocks"), reason)
+            elif config.pools.of(role).tensor_parallel > 1:
+                reason = "0 blocks: workers of several processes must be told how many"
+                yield Contradiction(_engine_place(config, role, "kv_blocks"), reason)
+        elif _capacity_tokens(engine) < config.model.context_tokens_max:
             reason = (
                 f"{engine.kv_blocks} blocks of {engine.block_tokens} tokens cannot hold one context"
             )

@@ -54,8 +54,11 @@ def in_blocks_of(config: ClusterConfig, block_tokens: int) -> ClusterConfig:
 
 
 def seats(config: ClusterConfig) -> Iterator[Endpoint]:
-    """Every worker in its first life."""
+    """Every worker in its first life. Raises OptionError where the file leaves the size of a cache to a GPU."""
     for role in Role:
+        if config.pools.of(role).replicas and not config.engine_of(role).kv_blocks:
+            reason = "is 0: how many blocks fit is only known where the GPU is"
+            raise OptionError("engine.kv_blocks", reason, "give the number that a worker has told")
         for number in range(config.pools.of(role).replicas):
             worker = WorkerId(f"{role.value}-{number}")
             yield Endpoint(worker, FIRST_LIFE, role, "simulated", 1, "simulated")

@@ -178,8 +178,8 @@ MISTAKES = {
         f"{HEAD}slo:\n  ttft_ms: {{a: 1}}\n", ":4: expected a number, got a section at slo.ttft_ms"
     ),
     "out of range": Mistake(
-        f"{HEAD}engine:\n  kv_blocks: 0\n",
-        ":4: expected a whole number >= 1, got 0 at engine.kv_blocks",
+        f"{HEAD}engine:\n  block_tokens: 0\n",
+        ":4: expected a whole number >= 1, got 0 at engine.block_tokens",
     ),
     "port out of range": Mistake(
         f"{HEAD}front_door:\n  http_port: 80000\n",
@@ -291,6 +291,10 @@ MISTAKES = {
         "model: {path: tiny, context_tokens_max: 2048}\nengine:\n  kv_blocks: 100\n",
         ":3: 100 blocks of 16 tokens cannot hold one context at engine.kv_blocks"
         " (model.context_tokens_max is 2048)",
+    ),
+    "blocks of a GPU on a CPU": Mistake(
+        f"{HEAD}engine:\n  kv_blocks: 0\n",
+        ":4: 0 blocks: only on a GPU as many are taken as fit at engine.kv_blocks",
     ),
     "slow heartbeat": Mistake(
         f"{HEAD}link:\n  heartbeat_s: 3\n",

@@ -27,7 +27,8 @@ def test_docstrings_beneath_keys_become_descriptions() -> None:
         == "Requests accepted but not started; one more is refused."
     )
     assert engine["waiting_max"]["minimum"] == 1
-    assert "description" not in engine["kv_blocks"]
+    model = sections()["ModelConfig"]["properties"]
+    assert "description" not in model["dtype"]
 
 
 def test_every_section_says_what_it_is_and_refuses_unknown_keys() -> None:

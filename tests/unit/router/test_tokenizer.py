@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 from tokenizers import processors
 
+from tercet.config import ClusterConfig, EngineConfig, ModelConfig
 from tercet.errors import ModelUnsupported
 from tercet.router.checkpoint import Checkpoint
 from tercet.router.fake_service import EOS, spell, toy_core, toy_tokenizer
+from tercet.router.service import context_tokens_max
 from tercet.router.tokenizer import LOOP_CHARS_MAX, Tokenizer
 
 
@@ -94,6 +96,18 @@ def test_limits_come_from_the_models_own_file(directory: Path) -> None:
     write(directory, "config.json", {"text_config": text})
     checkpoint = Checkpoint(directory)
     assert (checkpoint.context_tokens_max, checkpoint.vocabulary_size) == (128, 300)
+
+
+@pytest.mark.parametrize(("blocks", "tokens"), [(4, 64), (0, 128)])
+def test_a_context_ends_with_the_kv_pool_unless_a_gpu_sizes_it(
+    directory: Path, blocks: int, tokens: int
+) -> None:
+    write(directory, "config.json", {"max_position_embeddings": 128, "vocab_size": 300})
+    config = ClusterConfig(
+        model=ModelConfig(path=str(directory)),
+        engine=EngineConfig(block_tokens=16, kv_blocks=blocks),
+    )
+    assert context_tokens_max(config, Checkpoint(directory)) == tokens
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 import pytest
+from msgspec import structs
 
+from tercet.config import EngineConfig
 from tercet.errors import OptionError
 from tercet.simulator import scaled
+from tercet.simulator.layout import seats
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,9 @@ def test_pools_keep_their_proportion_and_at_least_one_worker(cluster, file, work
 def test_fewer_workers_than_pools_are_refused(cluster):
     with pytest.raises(OptionError, match="1 workers are too few for 2 pools"):
         scaled(cluster(2, prefill=1), 1)
+
+
+def test_a_cache_whose_size_only_a_gpu_knows_is_refused(cluster):
+    config = structs.replace(cluster(2), engine=EngineConfig(kv_blocks=0))
+    with pytest.raises(OptionError, match="only known where the GPU is"):
+        list(seats(config))

@@ -1,0 +1,246 @@
+"""A transformers model computed by fused kernels: its weights, found by module names that families share, and no code of its.
+
+Whether a family is computed rightly is not told by its name: modules are probed for the form they have, and whoever loads a
+checkpoint compares logits with the model's own.
+
+Legend: N rows, C features between layers, S positions, F rotated pairs, H query heads, G key/value heads, D head dim.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from tercet.errors import TercetError
+from tercet.kernels import reference
+from tercet.kernels.gpu.gated import Gate
+from tercet.kernels.gpu.residual_norm import rms_norm
+from tercet.kernels.gpu.rope_and_write import HeadNorms, Rotation, rope_and_write
+from tercet.kernels.gpu.skinny_gemm import Scratch
+from tercet.kernels.softmax_rule import SoftmaxRule
+from tercet.workers.attention import Sighting
+from tercet.workers.gpu.attention_step import AttentionStep
+from tercet.workers.gpu.product import Product
+from tercet.workers.kv_pool import KvPool
+
+LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
+MLP_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+PROBE_ERROR_MAX = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+"""Largest difference to a module's own answer, relative to the scale of its output."""
+
+
+class Unfusable(TercetError):
+    """The model has a structure that the fused kernels do not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A root-mean-square norm."""
+
+    scale_C: torch.Tensor
+    eps: float
+
+    def __call__(self, x_NC: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x_NC, self.scale_C, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """One decoder layer: nine launches for a few rows."""
+
+    attention_norm: Norm
+    qkv: Product
+    head_norms: HeadNorms | None
+    rule: SoftmaxRule
+    output: Product
+    mlp_norm: Norm
+    gate_up: Product
+    gate: Gate
+    down: Product
+    head_dim: int
+    kv_heads: int
+
+    def __call__(
+        self, x_NC: torch.Tensor, pages: torch.Tensor, step: AttentionStep, rotation: Rotation
+    ) -> torch.Tensor:
+        qkv_NHD = self.qkv(self.attention_norm(x_NC)).view(len(x_NC), -1, self.head_dim)
+        heads = qkv_NHD.shape[1] - 2 * self.kv_heads
+        q_NHD, k_NGD, v_NGD = torch.split(qkv_NHD, [heads, self.kv_heads, self.kv_heads], 1)
+        q_NHD = rope_and_write(
+            q_NHD, k_NGD, v_NGD, pages, step.places, rotation, norms=self.head_norms
+        )
+        seen_NHD = step.attend(q_NHD, pages, self.rule)
+        x_NC = self.output.add(seen_NHD.flatten(1), x_NC)
+        return self.down.add(self.gate_up.gated(self.mlp_norm(x_NC), self.gate), x_NC)
+
+
+class FusedModel:
+    """Made by `of`; `bind` gives it the memory that keys and values live in."""
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        layers: Sequence[FusedLayer],
+        norm: Norm,
+        head: Product,
+        rotation: Rotation,
+    ) -> None:
+        self._embedding, self._layers, self._norm, self._head = embedding, layers, norm, head
+        self._rotation = rotation
+        self._pages: tuple[torch.Tensor, ...] = ()
+
+    @classmethod
+    @torch.inference_mode()
+    def of(
+        cls, model: PreTrainedModel, sightings: Sequence[Sighting], positions: int
+    ) -> "FusedModel":
+        """Takes over the weights, merging some; the model's modules keep views of them. Raises Unfusable.
+
+        Positions from `positions` on have no rotation.
+        """
+        base = model.base_model
+        layers, rotary = getattr(base, "layers", None), getattr(base, "rotary_emb", None)
+        head = model.get_output_embeddings()
+        if not isinstance(layers, nn.ModuleList) or len(layers) != len(sightings):
+            raise Unfusable("its layers are not where they are looked for")
+        if rotary is None or not isinstance(head, nn.Linear):
+            raise Unfusable("it has no rotary positions or no head of its own")
+        scratch = Scratch(model.device)
+        return cls(
+            model.get_input_embeddings(),
+            [
+                _layer(each, sighting, scratch)
+                for each, sighting in zip(layers, sightings, strict=True)
+            ],
+            _norm(base.norm),
+            Product(head.weight, head.bias, scratch),
+            _rotation(rotary, positions, model.device),
+        )
+
+    @property
+    def products(self) -> Iterator[Product]:
+        for layer in self._layers:
+            yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+        yield self._head
+
+    def bind(self, kv: KvPool) -> None:
+        """Keys and values live there from now on."""
+        self._pages = tuple(kv.tensor[:, layer] for layer in range(len(self._layers)))
+
+    def unbind(self) -> None:
+        """That memory may go."""
+        self._pages = ()
+
+    def __call__(
+        self, tokens_N: torch.Tensor, step: AttentionStep, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of `rows`, or of all, in the model's type; enqueued on the current stream."""
+        x_NC: torch.Tensor = self._embedding(tokens_N)
+        for layer, pages in zip(self._layers, self._pages, strict=True):
+            x_NC = layer(x_NC, pages, step, self._rotation)
+        if rows is not None:
+            x_NC = x_NC[rows]
+        return self._head(self._norm(x_NC))
+
+
+def _layer(layer: nn.Module, sighting: Sighting, scratch: Scratch) -> FusedLayer:
+    parts = {name for name, _ in layer.named_children()}
+    if parts != LAYER_PARTS:
+        raise Unfusable(f"its layers are made of {', '.join(sorted(parts))}")
+    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
+    for module, known in ((attention, ATTENTION_PARTS), (mlp, MLP_PARTS)):
+        strange = {name for name, _ in module.named_children()} - known
+        if strange:
+            raise Unfusable(f"it has {', '.join(sorted(strange))}")
+    if sighting.module is not attention:
+        raise Unfusable("something else than self_attn attends")
+    _, kv_heads, _, head_dim = sighting.key_shape
+    return FusedLayer(
+        attention_norm=_norm(layer.get_submodule("input_layernorm")),
+        qkv=_merged(attention, ("q_proj", "k_proj", "v_proj"), scratch),
+        head_norms=_head_norms(attention, head_dim),
+        rule=sighting.rule,
+        output=_merged(attention, ("o_proj",), scratch),
+        mlp_norm=_norm(layer.get_submodule("post_attention_layernorm")),
+        gate_up=_merged(mlp, ("gate_proj", "up_proj"), scratch),
+        gate=_gate(getattr(mlp, "act_fn", None)),
+        down=_merged(mlp, ("down_proj",), scratch),
+        head_dim=head_dim,
+        kv_heads=kv_heads,
+    )
+
+
+def _merged(parent: nn.Module, names: Sequence[str], scratch: Scratch) -> Product:
+    """One product for layers that read the same input; their modules keep views of it."""
+    linears = [getattr(parent, name, None) for name in names]
+    plain = [linear for linear in linears if type(linear) is nn.Linear]
+    if len(plain) != len(names):
+        raise Unfusable(f"{', '.join(names)} are not all there, or not plain")
+    if len(plain) == 1:
+        return Product(plain[0].weight, plain[0].bias, scratch)
+    weight_NK = torch.cat(tuple(linear.weight for linear in plain))
+    biases: list[torch.Tensor] = [linear.bias for linear in plain if linear.bias is not None]
+    if biases and len(biases) < len(plain):
+        raise Unfusable(f"of {', '.join(names)} only some have a bias")
+    bias_N = torch.cat(biases) if biases else None
+    widths = [linear.out_features for linear in plain]
+    for linear, part in zip(plain, torch.split(weight_NK, widths), strict=True):
+        linear.weight = nn.Parameter(part, requires_grad=False)
+    return Product(weight_NK, bias_N, scratch)
+
+
+def _norm(module: nn.Module) -> Norm:
+    """In the form that gives the module's own answers."""
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 1 or not isinstance(eps, float):
+        raise Unfusable(f"{type(module).__name__} is not a root-mean-square norm")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, len(weight), generator=generator).to(weight) + 0.5
+    own = module(x).float()
+    for scale in (weight.float(), 1.0 + weight.float()):
+        error = (reference.rms_norm(x, scale, eps).float() - own).abs().max()
+        if error <= PROBE_ERROR_MAX[weight.dtype] * own.abs().max():
+            return Norm(scale.contiguous(), eps)
+    raise Unfusable(f"{type(module).__name__} is not a root-mean-square norm")
+
+
+def _head_norms(attention: nn.Module, head_dim: int) -> HeadNorms | None:
+    q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    if q_norm is None and k_norm is None:
+        return None
+    if q_norm is None or k_norm is None:
+        raise Unfusable("only one of queries and keys has a norm")
+    q, k = _norm(q_norm), _norm(k_norm)
+    if len(q.scale_C) != head_dim or len(k.scale_C) != head_dim or q.eps != k.eps:
+        raise Unfusable("norms of queries and keys are not those of heads")
+    return HeadNorms(q.scale_C, k.scale_C, q.eps)
+
+
+def _gate(act: object) -> Gate:
+    if not callable(act):
+        raise Unfusable("its feed-forward layers have no activation")
+    x = torch.linspace(-6, 6, 49)
+    own = act(x)
+    for gate, known in ((Gate.SILU, F.silu(x)), (Gate.GELU_TANH, F.gelu(x, approximate="tanh"))):
+        if torch.allclose(own, known, atol=1e-5):
+            return gate
+    raise Unfusable(f"it has the activation {type(act).__name__}")
+
+
+def _rotation(rotary: nn.Module, positions: int, device: torch.device) -> Rotation:
+    x = torch.zeros((1, 1, 1), device=device)
+    ids = torch.arange(positions, device=device)[None]
+    try:
+        cos_1SE, sin_1SE = rotary(x, ids)
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise Unfusable(f"its rotary positions want something else: {exc}") from exc
+    half = cos_1SE.shape[-1] // 2
+    for table in (cos_1SE, sin_1SE):
+        if not torch.equal(table[..., :half], table[..., half:]):
+            raise Unfusable("its rotary positions have another layout")
+    return Rotation(torch.cat([cos_1SE[0, :, :half], sin_1SE[0, :, :half]], dim=1).contiguous())
