@@ -58,6 +58,8 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, endpoint: Endpoint) -> None:
         self.process = process
         self.endpoint = endpoint
+        self.killed = False
+        """It may take a while until that shows in its return code."""
 
     async def status(self) -> WorkerStatus:
         assert self.process.stdin
@@ -65,6 +67,7 @@ class WorkerProcess:
         self.process.stdin.write(b"status\n")
         async with asyncio.timeout(PATIENCE_S):
             line = await self.process.stdout.readline()
+        assert line, f"{self.endpoint.worker} has ended: {self.process.returncode}"
         return msgspec.json.decode(line, type=WorkerStatus)
 
     async def until(self, condition: Callable[[WorkerStatus], bool]) -> WorkerStatus:
@@ -93,6 +96,7 @@ class WorkerProcess:
         )
 
     def signal(self, number: signal.Signals) -> None:
+        self.killed |= number is signal.SIGKILL
         self.process.send_signal(number)
 
     async def stop(self) -> None:
@@ -252,7 +256,7 @@ class Stage:
         """Stops every worker that lives, after nothing is kept there any more."""
         await self.door.close()
         for worker in self.workers:
-            if worker.process.returncode is None:
+            if worker.process.returncode is None and not worker.killed:
                 await worker.idle()
                 await worker.stop()
 
