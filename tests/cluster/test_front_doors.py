@@ -67,7 +67,7 @@ def is_whole(status: ClusterStatus) -> bool:
 
 def is_idle(status: ClusterStatus) -> bool:
     """No worker has a block, a lease or anything else of a request."""
-    figures = [report.figures.worker for report in status.workers if report.figures is not None]
+    figures = [report.figures and report.figures.worker for report in status.workers]
     return all(
         each is not None
         and not each.left
