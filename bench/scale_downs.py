@@ -45,6 +45,7 @@ RESULT = HERE / "results" / "scale_downs.json"
 MODEL = HERE.parent / "deploy" / "demo-model"
 PROMPTS = 5
 POLL_S = 0.1
+WAIT_S_MAX = 300.0
 
 console = Console()
 
@@ -151,12 +152,14 @@ def breathe(cluster: Cluster) -> float:
 
 
 def until(cluster: Cluster, holds: Callable[[ClusterStatus], bool]) -> None:
-    """Wait, also while a machine that does too much keeps the controller from answering."""
-    while True:
+    """Wait, also while a machine that does too much keeps the controller from answering; raises TimeoutError in the end."""
+    give_up_s = time.monotonic() + WAIT_S_MAX
+    while time.monotonic() < give_up_s:
         with contextlib.suppress(Unavailable):
             if holds(cluster.controller.status()):
                 return
         time.sleep(POLL_S)
+    raise TimeoutError(f"the cluster did not get there within {WAIT_S_MAX:g} s")
 
 
 async def measure(cluster: Cluster, grpc: str, count: int, clients: int, tokens: int) -> Figures:

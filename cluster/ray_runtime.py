@@ -35,8 +35,6 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from tercet.cluster.belongings import PREFIX, clear_abandoned, sign
 from tercet.cluster.process_tree import Process, descendants, end
 
-auto_init_hook.enable_auto_connect = False
-
 LOOPBACK = "127.0.0.2"
 NAMESPACE = "tercet"
 STOP_PATIENCE_S = 10.0
@@ -92,6 +90,7 @@ class RayRuntime:
         `cpus` is what it offers at least, whatever the machine has: replicas then share the cores that there are.
         What killed processes have left of theirs is cleared up first.
         """
+        auto_init_hook.enable_auto_connect = False
         for root in {RUN_ROOT, _short_temp_dir()}:
             clear_abandoned(root)
         temp_dir = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_short_temp_dir()))
@@ -128,6 +127,7 @@ class RayRuntime:
 
         Without a token of our own the environment decides about authentication, as for any other Ray driver.
         """
+        auto_init_hook.enable_auto_connect = False
         anonymous = _unset({"RAY_AUTH_MODE": "disabled"})
         former = _set(_unset(QUIET) | (anonymous if token is None else _token(token)))
         local = address.startswith(f"{LOOPBACK}:")
