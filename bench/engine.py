@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from gpu_measure import Machine, Report, Table, Timing, median, parser
 from random_model import Shape, open_runner, random_model, shape_of, tables
@@ -36,6 +37,8 @@ from tercet.workers.trial import Trial
 
 GRID = [(1, 1024), (1, 4096), (1, 8192), (8, 4096), (32, 1024), (32, 4096), (32, 8192), (128, 1024), (128, 4096), (256, 1024)]  # fmt: skip
 PROMPTS = (1024, 4096, 8192, 32768)
+PROFILED = {(1, 1024), (32, 1024), (128, 1024)}
+PROFILED_STEPS, PROFILED_KERNELS = 5, 14
 WARM = Sampling(temperature=1.0, top_p=0.9)
 
 
@@ -136,6 +139,31 @@ def fits(bench: Bench, batch: int, context: int) -> bool:
     tokens = context + 3 * bench.steps + bench.engine.block_tokens
     blocks = batch * -(-tokens // bench.engine.block_tokens)
     return blocks <= bench.runner.kv.blocks and batch <= bench.engine.running_max
+
+
+def step_kernels(report: Report, bench: Bench) -> None:
+    """What a step consists of, as the profiler sees it on the device."""
+    machine = report.machine
+    table = report.table("Kernels of a decode step", "batch", "context", "kernel", "launches", "us", "% of all")  # fmt: skip
+    activity = ProfilerActivity.CPU if machine.dry else ProfilerActivity.CUDA
+    for batch, context in [point for point in bench.grid if point in PROFILED or machine.dry]:
+        work = Batch(bench, batch, context, Sampling())
+        for _ in range(3):
+            work.launch().wait()
+        with profile(activities=[activity]) as seen:
+            for _ in range(PROFILED_STEPS):
+                work.launch().wait()
+        events = [
+            (event.key, event.count, event.self_cpu_time_total if machine.dry else event.self_device_time_total)
+            for event in seen.key_averages()
+        ]  # fmt: skip
+        events.sort(key=lambda event: -event[2])
+        whole = sum(us for _, _, us in events)
+        rest = events[PROFILED_KERNELS:]
+        told = [*events[:PROFILED_KERNELS], ("all others", sum(n for _, n, _ in rest), sum(us for _, _, us in rest))]  # fmt: skip
+        for name, count, us in told:
+            launches, each_us = count / PROFILED_STEPS, us / PROFILED_STEPS
+            table.add(batch, context, name[:60], launches, each_us, 100 * us / max(whole, 1e-9))
 
 
 def prefill(report: Report, bench: Bench) -> None:
@@ -267,6 +295,7 @@ def main() -> int:
         bench.shape.kv_bytes,
     )
     sections = (
+        ("kernels of a step", step_kernels),
         ("decode grid", decode_grid),
         ("prefill", prefill),
         ("whole engine", whole_engine),

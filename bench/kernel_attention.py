@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import flash_attention_3
 from gpu_measure import Machine, Report, Work
 from kernel_sizes import CEILING, Sizes, normal
 from tercet.kernels.gpu.attention_tuning import AttentionTuning, attention_tuning
@@ -77,7 +78,7 @@ def decode(report: Report) -> None:
     machine, sizes = report.machine, Sizes(report.machine)
     table = report.table(
         "Decode attention, one layer", "lengths", "kv", "us", "spread %", "TB/s of KV", "% of read",
-        "dense SDPA / ours", "FA3 (published, H200) / ours",
+        "dense SDPA / ours", "FA3 / ours", "FA3 (published, H200) / ours",
     )  # fmt: skip
     kinds = (None,) if machine.dry else (None, torch.float8_e4m3fn)
     for name, lengths in sizes.decode.items():
@@ -86,11 +87,12 @@ def decode(report: Report) -> None:
             took = machine.timing(works)
             tbs = nbytes / took.p50_us / 1e6
             dense = dense_decode(machine, sizes, lengths) if codes is None else None
+            fa3 = flash_decode(report, sizes, lengths, len(works)) if codes is None else None
             peer = PUBLISHED_FA3_US.get(name) if codes is None and not machine.dry else None
             table.add(
                 name, str(codes or sizes.dtype).removeprefix("torch."), took.p50_us,
                 100 * took.spread, tbs, 100 * tbs / CEILING.read_tbs,
-                dense / took.p50_us if dense else "-", peer / took.p50_us if peer else "-",
+                *(us / took.p50_us if us else "-" for us in (dense, fa3, peer)),
             )  # fmt: skip
 
 
@@ -113,18 +115,30 @@ def dense_decode(machine: Machine, sizes: Sizes, lengths: list[int]) -> float | 
     ).p50_us
 
 
+def flash_decode(report: Report, sizes: Sizes, lengths: list[int], copies: int) -> float | None:
+    """FlashAttention-3 on pages, microseconds; None with a note where it cannot run."""
+    if report.machine.dry:
+        return None
+    try:
+        works = flash_attention_3.decode_works(report.machine, sizes, lengths, copies)
+        return report.machine.timing(works).p50_us if works else None
+    except (OSError, RuntimeError) as exc:
+        report.notes.append(f"FlashAttention-3, decoding {len(lengths)} requests: {exc}")
+        return None
+
+
 def prefill(report: Report) -> None:
     machine, sizes = report.machine, Sizes(report.machine)
     table = report.table(
         "Prefill attention, one layer", "rows", "kernel", "us", "spread %", "TF/s", "% of product",
-        "flash SDPA / ours", "cuDNN SDPA / ours",
+        "flash SDPA / ours", "cuDNN SDPA / ours", "FA3 / ours",
     )  # fmt: skip
     for name, (requests, context, rows) in sizes.prefill.items():
         pairs = requests * (rows * context + rows * (rows + 1) / 2)
         flop = 4 * pairs * sizes.heads * sizes.dim
         peers = [
             peer_prefill(report, sizes, requests, context, rows, kind)
-            for kind in ("flash", "cudnn")
+            for kind in ("flash", "cudnn", "FA3")
         ]
         for kernel, work in prefill_works(machine, sizes, requests, context, rows).items():
             took = machine.timing([work])
@@ -165,6 +179,8 @@ def peer_prefill(
     machine = report.machine
     if context or machine.dry:
         return None
+    if kind == "FA3":
+        return flash_prefill(report, sizes, requests, rows)
     backend = SDPBackend.FLASH_ATTENTION if kind == "flash" else SDPBackend.CUDNN_ATTENTION
     q = normal(machine, requests, sizes.heads, rows, sizes.dim, dtype=sizes.dtype)
     k, v = (normal(machine, requests, sizes.kv_heads, rows, sizes.dim, dtype=sizes.dtype) for _ in range(2))  # fmt: skip
@@ -177,4 +193,14 @@ def peer_prefill(
             ).p50_us
     except RuntimeError as exc:
         report.notes.append(f"{kind} attention of {requests} x {rows} rows: {exc}")
+        return None
+
+
+def flash_prefill(report: Report, sizes: Sizes, requests: int, rows: int) -> float | None:
+    """FlashAttention-3 on dense keys and values, microseconds; None with a note where it cannot run."""
+    try:
+        work = flash_attention_3.prefill_work(report.machine, sizes, requests, rows)
+        return report.machine.timing([work]).p50_us if work else None
+    except (OSError, RuntimeError) as exc:
+        report.notes.append(f"FlashAttention-3, {requests} x {rows} rows: {exc}")
         return None
