@@ -14,7 +14,7 @@ VARIABLE = "FLASH_ATTENTION_3"
 
 
 @cache
-def library() -> Any | None:  # noqa: ANN401 -- operators of a library that is found at run time
+def library() -> Any | None:
     """None where the variable is not set. Raises OSError if the library does not fit this torch."""
     path = os.environ.get(VARIABLE)
     if not path:
@@ -63,7 +63,7 @@ def prefill_work(machine: Machine, sizes: Sizes, requests: int, rows: int) -> Wo
 
 
 def _forward(
-    fa3: Any,  # noqa: ANN401
+    fa3: Any,
     sizes: Sizes,
     q: torch.Tensor,
     k: torch.Tensor,

@@ -136,7 +136,7 @@ class Table:
 class Report:
     """Sections are run until the time is up, and one that fails does not take the others along."""
 
-    def __init__(self, machine: Machine, seconds: float) -> None:
+    def __init__(self, machine: Machine, seconds: float, path: Path) -> None:
         self.machine = machine
         self._began_s = time.monotonic()
         self._seconds = seconds
@@ -144,7 +144,7 @@ class Report:
         self.troubles: list[str] = []
         self.notes: list[str] = []
         """What was not measured, and is no fault."""
-        self._facts = machine.facts()
+        self._facts, self._path = machine.facts(), path
 
     def table(self, title: str, *columns: str) -> Table:
         table = Table(title, columns)
@@ -165,6 +165,7 @@ class Report:
             self.troubles.append(f"{name} failed: {traceback.format_exc()}")
         if self.machine.device.type == "cuda":
             torch.cuda.empty_cache()
+        self._write()
         print(
             f"[{time.monotonic() - self._began_s:5.0f} s] {name}: {time.monotonic() - started_s:.1f} s",
             flush=True,
@@ -178,22 +179,26 @@ class Report:
             with self.section(name):
                 run(self)
 
-    def finish(self, path: Path) -> int:
+    def finish(self) -> int:
         """Print everything and write it; returns the exit status."""
         self._facts |= {f"{k} at the end": v for k, v in self.machine.facts().items() if "," in k}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tables = [
-            {"title": t.title, "columns": list(t.columns), "rows": t.rows} for t in self._tables
-        ]
-        document = {"facts": self._facts, "tables": tables, "troubles": self.troubles}
-        document["notes"] = self.notes
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        self._write()
         for told in (*self.notes, *self.troubles):
             print(f"\n{told}")
         print("\n" + "\n".join(f"{name}: {value}" for name, value in self._facts.items()))
         for table in self._tables:
             print(table.text())
         return 1 if self.troubles else 0
+
+    def _write(self) -> None:
+        """After every section: whoever is stopped amid the next one has the figures of those before."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        tables = [
+            {"title": t.title, "columns": list(t.columns), "rows": t.rows} for t in self._tables
+        ]
+        document = {"facts": self._facts, "tables": tables, "troubles": self.troubles}
+        document["notes"] = self.notes
+        self._path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def parser(doc: str | None, name: str, seconds: int) -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """Attention kernels beside torch's own, for `kernels.py`."""
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -67,9 +68,9 @@ def one_decode(
         sizes.kv_heads,
         window=0,
         tile=decode.tile,
-        split=decode.split,
+        splits=decode.splits,
         programs=machine.processors * decode.programs_per_sm,
-        splits_max=sum(-(-length // decode.split) for length in lengths),
+        splits_max=int(decode.splits.counts(np.array(lengths)).sum()),
     )
     return lambda: decode_attention(q, pages, batch, tasks, rule, out, decode, scales)
 

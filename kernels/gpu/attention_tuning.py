@@ -10,18 +10,25 @@ from pathlib import Path
 import msgspec
 import torch
 
+from tercet.kernels.gpu.split_rule import SplitRule
+
 FOLDER = Path(__file__).with_name("tuned")
 DEFAULT = "sm_90"
 
 
 class DecodeTuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tile` positions at a time, `split` (a multiple of it) an item of work; a persistent grid of programs."""
+    """`tile` positions at a time; splits from `split_min`, a multiple of it, to `split_max`; a persistent grid of programs."""
 
     tile: int
-    split: int
+    split_min: int
+    split_max: int
     warps: int
     stages: int
     programs_per_sm: int
+
+    @property
+    def splits(self) -> SplitRule:
+        return SplitRule(self.split_min, self.split_max)
 
 
 class PrefillTuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -35,11 +35,11 @@ def chunk_kernel(
     OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`TOKENS` rows of one request, for the query heads of one key/value head."""
-    request = tl.load(tiles + tl.program_id(0) * 2)
+    request = tl.load(tiles + tl.program_id(1) * 2)
     if request < 0:
         return
-    first = tl.load(tiles + tl.program_id(0) * 2 + 1)
-    head = tl.program_id(1)
+    first = tl.load(tiles + tl.program_id(1) * 2 + 1)
+    head = tl.program_id(0)
     row = tl.load(query_starts + request) + first
     rows = tl.minimum(tl.load(query_starts + request + 1) - row, TOKENS)
     context = tl.load(contexts + request) + first
@@ -115,7 +115,7 @@ def chunk_attention(
     assert out_NHD.shape == q_NHD.shape, (out_NHD.shape, q_NHD.shape)
     assert out_NHD.stride(2) == 1, out_NHD.stride()
     fed = operands(q_NHD.dtype, pages_B2GTD.dtype)
-    chunk_kernel[len(tiles.tiles_M2), heads_kv](
+    chunk_kernel[heads_kv, len(tiles.tiles_M2)](
         q_NHD, pages_B2GTD, scales and scales.k_G, scales and scales.v_G, rule.sinks, out_NHD,
         batch.query_starts_R1, batch.contexts_R, batch.tables_RW, tiles.tiles_M2, rule.scale,
         *q_NHD.stride()[:2], *out_NHD.stride()[:2], pages_B2GTD.stride(0), batch.tables_RW.stride(0),

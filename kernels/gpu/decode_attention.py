@@ -3,9 +3,9 @@
 Legend: N rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page, S splits,
 M rows of a tile: the query heads of one key/value head, for each row of a request, padded for tensor cores.
 
-Flash-Decoding (Dao et al., 2023) with splits of a fixed size on a persistent grid whose work `task_map` has dealt out, so the
+Flash-Decoding (Dao et al., 2023) with splits whose size the request's own length decides, on a persistent grid whose work `task_map` has dealt out, so the
 grid is the same whatever the lengths. Every split leaves a partial result; a second kernel combines a row's splits in their
-order. A row's bits therefore depend on its own request alone: not on the batch, nor on the rows computed with it.
+order. A row's bits therefore depend on its own request alone, not on the batch.
 The twin is `decode_attention_twin`.
 """
 
@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tercet.kernels.gpu import online_softmax, page_tile
+from tercet.kernels.gpu import online_softmax, overlap, page_tile
 from tercet.kernels.gpu.attend_rows import attend_paged_rows
 from tercet.kernels.gpu.attention_tuning import DecodeTuning
 from tercet.kernels.gpu.device_batch import DeviceBatch
@@ -26,6 +26,7 @@ from tercet.kernels.softmax_rule import SoftmaxRule
 
 TENSOR_CORE_ROWS = 16
 COMBINED_SPLITS = 16
+COMBINING_WARPS = 2
 
 
 @triton.jit(do_not_specialize=["table_row"])  # it changes from step to step
@@ -35,12 +36,13 @@ def split_kernel(
     G: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     M: tl.constexpr, TILE: tl.constexpr, PADDED: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, SCALED: tl.constexpr, LEVELLED: tl.constexpr,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Each of a program's items: one split of one request, for the query heads of one key/value head."""
     m = tl.arange(0, M)
     d = tl.arange(0, PADDED)
     program = tl.program_id(0)
+    overlap.let_next_begin(EARLY)
     for item in range(tl.load(shares + program), tl.load(shares + program + 1)):
         split = item // G
         head = item % G
@@ -91,12 +93,13 @@ def split_kernel(
 def combine_kernel(
     partial, partial_log, splits, query_starts, sinks, out, out_row, out_head,
     G: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    SPLITS: tl.constexpr, PADDED: tl.constexpr, SINKS: tl.constexpr,
+    SPLITS: tl.constexpr, PADDED: tl.constexpr, SINKS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One row of one query head; a sink takes part here, and only here."""
     request = tl.program_id(0)
     head = tl.program_id(1)
     i = tl.program_id(2)
+    overlap.wait(EARLY)
     row = tl.load(query_starts + request)
     rows = tl.load(query_starts + request + 1) - row
     if (i >= rows) | (rows > ROWS):
@@ -164,11 +167,14 @@ def decode_attention(
         G=heads_kv, GROUP=group, T=tokens, D=dim, ROWS=tasks.rows, M=m, TILE=tuning.tile,
         PADDED=padded, WINDOW=rule.window, SOFTCAP=rule.softcap, SCALED=scales is not None,
         LEVELLED=fed.levelled, OPERAND=fed.kind, PRECISION=fed.precision, num_warps=tuning.warps, num_stages=tuning.stages,
+        # Begun early, programs would crowd the multiprocessors that are free, and stay there.
+        EARLY=overlap.possible(q_NHD),
     )  # fmt: skip
     combine_kernel[batch.requests, heads, tasks.rows](
         partial, partial_log, tasks.splits_R1, batch.query_starts_R1, rule.sinks, out_NHD,
         *out_NHD.stride()[:2], G=heads_kv, GROUP=group, D=dim, ROWS=tasks.rows,
-        SPLITS=COMBINED_SPLITS, PADDED=padded, SINKS=rule.sinks is not None, num_warps=4,
+        SPLITS=COMBINED_SPLITS, PADDED=padded, SINKS=rule.sinks is not None,
+        num_warps=COMBINING_WARPS, **overlap.overlap(q_NHD),
     )  # fmt: skip
 
 

@@ -36,11 +36,11 @@ def fresh_kernel(
     SINKS: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`TOKENS` rows of one request, for the query heads of one key/value head. `k` and `v` are descriptors; `values` is `v`."""
-    request = tl.load(tiles + tl.program_id(0) * 2)
+    request = tl.load(tiles + tl.program_id(1) * 2)
     if request < 0:
         return
-    first = tl.load(tiles + tl.program_id(0) * 2 + 1)
-    head = tl.program_id(1)
+    first = tl.load(tiles + tl.program_id(1) * 2 + 1)
+    head = tl.program_id(0)
     start = tl.load(query_starts + request)
     length = tl.load(query_starts + request + 1) - start
     rows = tl.minimum(length - first, TOKENS)
@@ -109,7 +109,7 @@ def fresh_attention(
     padded = triton.next_power_of_2(max(dim, 16))
     k, v = (TensorDescriptor.from_tensor(x, [tuning.tile, 1, padded]) for x in (k_NGD, v_NGD))
     fed = operands(q_NHD.dtype, k_NGD.dtype)
-    fresh_kernel[len(tiles.tiles_M2), heads_kv](
+    fresh_kernel[heads_kv, len(tiles.tiles_M2)](
         q_NHD, k, v, v_NGD, rule.sinks, out_NHD, batch.query_starts_R1, tiles.tiles_M2, rule.scale,
         *q_NHD.stride()[:2], *v_NGD.stride()[:2], *out_NHD.stride()[:2],
         GROUP=group, D=dim, TOKENS=tiles.tile_rows, M=tuning.rows, TILE=tuning.tile,

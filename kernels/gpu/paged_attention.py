@@ -87,7 +87,7 @@ class _Step:
         self.has_long = not is_short.all()
         self.all_fresh = not host.contexts[~is_short].any()
         ends = (host.contexts + host.lengths)[is_short]
-        self._splits = int(np.sum(-(-ends // tuning.decode.split)))
+        self._splits = int(np.sum(tuning.decode.splits.counts(ends)))
         self._tasks: dict[int, DecodeTasks] = {}
 
     def tasks(self, kv_heads: int, window: int) -> DecodeTasks:
@@ -95,7 +95,7 @@ class _Step:
         if window not in self._tasks:
             self._tasks[window] = decode_tasks(
                 self.batch, kv_heads, window=window, tile=self._tuning.decode.tile,
-                split=self._tuning.decode.split, programs=self._programs,
+                splits=self._tuning.decode.splits, programs=self._programs,
                 splits_max=self._splits, rows=self.rows,
             )  # fmt: skip
         return self._tasks[window]

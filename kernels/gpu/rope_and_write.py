@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from tercet.kernels import reference
+from tercet.kernels.gpu import overlap
 from tercet.kernels.gpu.page_scales import QUANTISED, PageScales
 from tercet.kernels.kv_codec_triton import encode
 
@@ -94,12 +95,13 @@ def rope_kernel(
     page_stride, value_offset, page_head, page_slot, turn_axis, table_row,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, F: tl.constexpr, T: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, REST: tl.constexpr, WHOLE: tl.constexpr,
-    AXES: tl.constexpr, NORM: tl.constexpr, CODE: tl.constexpr,
+    AXES: tl.constexpr, NORM: tl.constexpr, CODE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A program takes a few heads of one row: of queries, or of keys together with their values."""
     n = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)[None, :]
     rest = tl.arange(0, REST)[None, :]
+    overlap.wait(EARLY)
     if AXES:
         axis = tl.load(axes + pair, mask=pair < F, other=0)
         turn = tl.load(turns + axis.to(tl.int64) * turn_axis + n, mask=pair < F, other=0)
@@ -185,7 +187,7 @@ def rope_and_write(
         H=heads, G=heads_kv, D=depth, F=half, T=tokens, HEADS=of_a_program,
         HALF=triton.next_power_of_2(half), REST=triton.next_power_of_2(max(depth - 2 * half, 1)),
         WHOLE=triton.next_power_of_2(depth), AXES=rotation.axis_F is not None,
-        NORM=norms is not None, CODE=code,
+        NORM=norms is not None, CODE=code, **overlap.overlap(q_NHD),
     )  # fmt: skip
     return out
 

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch.nn import functional as F
 
+from tercet.kernels.gpu import overlap
 from tercet.kernels.gpu.gated import Gate, activate, gated_twin
 
 ROWS_MAX = 64
@@ -23,7 +24,11 @@ ROWS_MIN = 16  # the narrowest product that tensor cores make
 PROGRAMS_AIM = 264  # two for each multiprocessor of an H100 or H200
 SPLITS_MAX = 16
 K_OF_A_SPLIT_MIN = 512  # with less a program is done when its pipeline has hardly filled
-SHARED_BYTES_AIM = 112 * 1024  # lets two programs share a multiprocessor
+PROGRAMS_ENOUGH = 64  # so many that cutting K costs more than it brings
+STAGES_MAX = 8
+AHEAD = 256  # columns of the weight that are fetched while the kernel before still runs
+WHOLE_SHARED_BYTES, HALF_SHARED_BYTES = 200 * 1024, 112 * 1024
+"""What the stages of a program may take, where it has a multiprocessor for itself, or two share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +40,28 @@ class Plan:
     depth: int
     """K of one step."""
     splits: int
+    stages_max: int = STAGES_MAX
+    shared_bytes: int = WHOLE_SHARED_BYTES
+    ahead: int = AHEAD
 
 
-def plan_of(outputs: int, k: int) -> Plan:
-    """By the weight's shape alone, because the plan decides the order of sums."""
-    programs = triton.cdiv(outputs, 64)
+def plan_of(outputs: int, k: int, *, gated: bool = False) -> Plan:
+    """By the weight's shape alone, because the plan decides the order of sums. Measured on an H200, by bench/tune.py."""
+    programs, depth = triton.cdiv(outputs, 64), 128 if k >= 128 else 64
+    if programs >= PROGRAMS_ENOUGH:
+        return Plan(64, depth, 1, shared_bytes=HALF_SHARED_BYTES if gated else WHOLE_SHARED_BYTES)
     splits = min(SPLITS_MAX, PROGRAMS_AIM // programs, k // K_OF_A_SPLIT_MIN)
-    return Plan(64, 128 if k >= 128 else 64, max(splits, 1))
+    return Plan(64, depth, max(splits, 1), shared_bytes=HALF_SHARED_BYTES)
 
 
 class Scratch:
     """Memory for parts of sums and for counting who is done; products of one stream can share it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, programs: int = PROGRAMS_AIM) -> None:
         halves, tile = 2, 64
-        parts = PROGRAMS_AIM * halves * tile * ROWS_MAX
+        parts = programs * halves * tile * ROWS_MAX
         self.parts = torch.empty(parts, dtype=torch.float32, device=device)
-        self.done = torch.zeros(PROGRAMS_AIM, dtype=torch.int32, device=device)
+        self.done = torch.zeros(programs, dtype=torch.int32, device=device)
         """Zero between products: whoever counts to the end puts it back."""
 
 
@@ -73,7 +83,7 @@ def gemm_kernel(
     x, weight, bias, residual, out, parts, done, M, N, x_row, w_row, residual_row, out_row,
     K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,
     SPLITS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, UPCAST: tl.constexpr,
+    ADD: tl.constexpr, UPCAST: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """`N` counts the outputs: a gated weight has its gate in the first N rows and up in the next N."""
     tile, split = tl.program_id(0), tl.program_id(1)
@@ -82,6 +92,17 @@ def gemm_kernel(
     EVEN: tl.constexpr = K % DEPTH == 0
     STEPS: tl.constexpr = (K + DEPTH - 1) // DEPTH
     OF_A_SPLIT: tl.constexpr = (STEPS + SPLITS - 1) // SPLITS
+    if EARLY and AHEAD > 0:
+        own_row = tl.minimum(rows, N - 1).to(tl.int64) * w_row + split * (OF_A_SPLIT * DEPTH)
+        overlap.fetch_ahead(
+            weight + own_row, AHEAD * weight.dtype.element_ty.primitive_bitwidth // 8
+        )
+        if GATED:
+            own_row += N.to(tl.int64) * w_row
+            overlap.fetch_ahead(
+                weight + own_row, AHEAD * weight.dtype.element_ty.primitive_bitwidth // 8
+            )
+    overlap.wait(EARLY)
     acc = tl.zeros([TILE, MT], dtype=tl.float32)
     up = acc
     for step in range(split * OF_A_SPLIT, min((split + 1) * OF_A_SPLIT, STEPS)):
@@ -140,6 +161,7 @@ def skinny_gemm(
     bias_N: torch.Tensor | None = None,
     gate: Gate | None = None,
     residual_MN: torch.Tensor | None = None,
+    plan: Plan | None = None,
 ) -> torch.Tensor:
     """`x W^T`, summed in fp32, then bias, gate and residual, rounded once; at most 64 rows.
 
@@ -156,7 +178,7 @@ def skinny_gemm(
     out_MN = torch.empty((rows, outputs), dtype=x_MK.dtype, device=x_MK.device)
     if not rows:
         return out_MN
-    plan = plan_of(outputs, k)
+    plan = plan or plan_of(outputs, k, gated=gate is not None)
     tiles, width = triton.cdiv(outputs, plan.tile), max(ROWS_MIN, triton.next_power_of_2(rows))
     halves = 2 if gate else 1
     step_bytes = (halves * plan.tile + width) * plan.depth * x_MK.element_size()
@@ -167,10 +189,23 @@ def skinny_gemm(
         0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
         K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits,
         GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,
-        ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret, num_warps=4,
-        num_stages=min(max(SHARED_BYTES_AIM // step_bytes, 2), 4),
+        ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret, AHEAD=_ahead(plan, weight_NK),
+        num_warps=4,
+        num_stages=min(max(plan.shared_bytes // step_bytes, 2), plan.stages_max),
+        **overlap.overlap(x_MK),
     )  # fmt: skip
     return out_MN
+
+
+def _ahead(plan: Plan, weight_NK: torch.Tensor) -> int:
+    """Columns that each program fetches ahead: whole pieces of 16 bytes of its own part of K, or none."""
+    k, size = weight_NK.shape[1], weight_NK.element_size()
+    steps = triton.cdiv(k, plan.depth)
+    of_a_split = triton.cdiv(steps, plan.splits) * plan.depth
+    last = k - (plan.splits - 1) * of_a_split
+    columns = min(plan.ahead, of_a_split, last) // 16 * 16
+    aligned = weight_NK.stride(0) * size % 16 == 0 and weight_NK.data_ptr() % 16 == 0
+    return max(columns, 0) if aligned else 0
 
 
 def skinny_gemm_twin(

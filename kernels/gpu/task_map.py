@@ -1,7 +1,8 @@
 """Which program computes what in this step, told by the device itself, once for all layers.
 
 Legend: R requests, S splits of all requests, P programs, M tiles of query rows, G key/value heads. A split is a run of
-`split` positions of one request that starts at a multiple of `split`, so how a request is cut depends on nothing but itself.
+positions of one request, as long as `SplitRule` says for its length, that starts at a multiple of that; so how a request is cut
+depends on nothing but itself.
 
 An item is a split and a key/value head; items are ordered by request, split and head, and cost as many tiles as the split
 touches. Each program gets the items that start within its P-th of all tiles, hence at most one split more than the mean
@@ -15,6 +16,7 @@ import triton
 import triton.language as tl
 
 from tercet.kernels.gpu.device_batch import DeviceBatch
+from tercet.kernels.gpu.split_rule import SplitRule, split_size
 
 LANES = 64
 
@@ -32,7 +34,7 @@ class DecodeTasks:
     rows: int
     window: int
     tile: int
-    split: int
+    splits: SplitRule
 
     @property
     def splits_max(self) -> int:
@@ -47,7 +49,7 @@ class DecodeTasks:
 def decode_tasks_kernel(
     query_starts, contexts, tasks, splits, shares, requests, programs, splits_max,
     HEADS: tl.constexpr, ROWS: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr,
-    SPLIT: tl.constexpr, REQUESTS: tl.constexpr, PROGRAMS: tl.constexpr, LANES: tl.constexpr,
+    LEAST: tl.constexpr, DOUBLINGS: tl.constexpr, REQUESTS: tl.constexpr, PROGRAMS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """One program a request; each adds up those before its own."""
     r = tl.program_id(0)
@@ -59,10 +61,12 @@ def decode_tasks_kernel(
     end = tl.where(served, context + rows, 0)
     first_tile = tl.where(served & (WINDOW > 0), tl.maximum(context + 1 - WINDOW, 0) // TILE, 0)
     tiles = tl.cdiv(end, TILE) - first_tile
-    counts = tl.cdiv(end, SPLIT) - first_tile * TILE // SPLIT
+    size = split_size(end, LEAST, DOUBLINGS)
+    counts = tl.cdiv(end, size) - first_tile * TILE // size
 
     mine, before = every == r, every < r
     end = tl.sum(tl.where(mine, end, 0))
+    size = tl.sum(tl.where(mine, size, 0))
     context = tl.sum(tl.where(mine, context, 0))
     first_tile = tl.sum(tl.where(mine, first_tile, 0))
     count = tl.sum(tl.where(mine, counts, 0))
@@ -71,15 +75,15 @@ def decode_tasks_kernel(
     tiles_all = tl.sum(tiles)
     tiles = tl.sum(tl.where(mine, tiles, 0))
     tl.store(splits + r, tl.minimum(number, splits_max))
-    first_split = first_tile * TILE // SPLIT
+    first_split = first_tile * TILE // size
     for done in range(0, count, LANES):
         n = done + tl.arange(0, LANES)
         to = tasks + (number + n) * 4
         fits = (n < count) & (number + n < splits_max)
-        position = (first_split + n) * SPLIT
+        position = (first_split + n) * size
         tl.store(to, r, mask=fits)
         tl.store(to + 1, tl.maximum(position, first_tile * TILE), mask=fits)
-        tl.store(to + 2, tl.minimum(position + SPLIT, end), mask=fits)
+        tl.store(to + 2, tl.minimum(position + size, end), mask=fits)
         tl.store(to + 3, context, mask=fits)
 
     # Program p starts at the first item that begins at or after its share of the row of all items' tiles. The last
@@ -94,9 +98,9 @@ def decode_tasks_kernel(
     spoken = (p <= programs) & (share >= 0) & (share < spoken_end)
     inside = spoken & (share < mine_end)
     share = tl.where(inside, share, 0).to(tl.int32)
-    split = (first_tile + share // HEADS) * TILE // SPLIT
-    split_begin = tl.maximum(split * (SPLIT // TILE) - first_tile, 0)
-    split_end = tl.minimum((split + 1) * (SPLIT // TILE) - first_tile, tiles)
+    split = (first_tile + share // HEADS) * TILE // size
+    split_begin = tl.maximum(split * (size // TILE) - first_tile, 0)
+    split_end = tl.minimum((split + 1) * (size // TILE) - first_tile, tiles)
     head = tl.cdiv(share - split_begin * HEADS, tl.maximum(split_end - split_begin, 1))
     item = (number + split - first_split) * HEADS + head
     item = tl.where(inside, item, (number + count) * HEADS)
@@ -109,13 +113,13 @@ def decode_tasks(
     *,
     window: int,
     tile: int,
-    split: int,
+    splits: SplitRule,
     programs: int,
     splits_max: int,
     rows: int = 1,
 ) -> DecodeTasks:
-    """At most `splits_max` splits are kept: it must be at least the sum of requests' lengths over `split`, each rounded up."""
-    assert split % tile == 0, (split, tile)
+    """At most `splits_max` splits are kept: it must be at least as many as `splits` counts for all requests."""
+    assert splits.least % tile == 0, (splits, tile)
     device, requests = batch.contexts_R.device, batch.requests
     tasks_S4 = torch.empty((splits_max, 4), dtype=torch.int32, device=device)
     splits_R1 = torch.empty(requests + 1, dtype=torch.int32, device=device)
@@ -123,8 +127,8 @@ def decode_tasks(
     decode_tasks_kernel[requests,](
         batch.query_starts_R1, batch.contexts_R, tasks_S4, splits_R1, shares_P1,
         requests, programs, splits_max,
-        HEADS=kv_heads, ROWS=rows, WINDOW=window, TILE=tile, SPLIT=split,
-        REQUESTS=triton.next_power_of_2(requests), PROGRAMS=triton.next_power_of_2(programs + 1),
+        HEADS=kv_heads, ROWS=rows, WINDOW=window, TILE=tile, LEAST=splits.least,
+        DOUBLINGS=splits.doublings, REQUESTS=triton.next_power_of_2(requests), PROGRAMS=triton.next_power_of_2(programs + 1),
         LANES=LANES,
     )  # fmt: skip
-    return DecodeTasks(tasks_S4, splits_R1, shares_P1, rows, window, tile, split)
+    return DecodeTasks(tasks_S4, splits_R1, shares_P1, rows, window, tile, splits)

@@ -38,7 +38,7 @@ class AttentionPlan:
 
     def splits(self, ends: np.typing.NDArray[np.integer]) -> int:
         """Items of work that requests of these lengths make."""
-        return int(np.sum(-(-ends // self.tuning.decode.split)))
+        return int(np.sum(self.tuning.decode.splits.counts(ends)))
 
 
 class AttentionStep:
@@ -107,7 +107,7 @@ class AttentionStep:
                 self._plan.kv_heads,
                 window=window,
                 tile=decode.tile,
-                split=decode.split,
+                splits=decode.splits,
                 programs=self._plan.programs,
                 splits_max=self._splits_max,
                 rows=self._rows,

@@ -11,6 +11,7 @@ import torch
 
 from tercet.kernels.gpu.decode_rows import DecodeRows, SeatTables, keep, prepare
 from tercet.kernels.gpu.sampling import SamplingScratch, sample
+from tercet.kernels.gpu.split_rule import SPLITS_AIM
 from tercet.request import Sampling
 from tercet.workers.gpu import draw_rows
 from tercet.workers.gpu.attention_step import AttentionPlan, AttentionStep
@@ -52,8 +53,9 @@ class Decoder:
         self._draws = draw_rows.draw_rows(rows_max, device)
         self.scratch = SamplingScratch(rows_max, vocab, device)
         self._counts = torch.arange(rows_max + 1, dtype=torch.int32, device=device)
-        self._splits_of_pool = -(-pool_blocks * page_tokens // plan.tuning.decode.split)
-        self._splits_of_row = -(-places * page_tokens // plan.tuning.decode.split)
+        split_rule = plan.tuning.decode.splits
+        self._splits_of_pool = -(-pool_blocks * page_tokens // split_rule.most)
+        self._splits_of_row = split_rule.count_max(places * page_tokens)
         self._seated: list[tuple[int, int]] = []
         """Who is in the first rows: seat and request."""
         self._steps: dict[int, Repeated] = {}
@@ -112,7 +114,7 @@ class Decoder:
 
     def _splits(self, rows: int) -> int:
         """Items of attention that a step of so many rows has room for."""
-        return min(rows * self._splits_of_row, self._splits_of_pool + rows)
+        return min(rows * self._splits_of_row, self._splits_of_pool + rows * SPLITS_AIM)
 
     def _step(self, count: int, splits_max: int) -> torch.Tensor:
         rows = self._rows.first(count)

@@ -30,13 +30,13 @@ class Product:
         return F.linear(x_MK, self.weight_NK, self.bias_N)
 
     def add(self, x_MK: torch.Tensor, residual_MN: torch.Tensor) -> torch.Tensor:
-        """The product and a residual, rounded once."""
+        """The product and a residual, rounded once; the residual's memory may hold it then."""
         if len(x_MK) <= self.few_rows:
             return skinny_gemm(
                 x_MK, self.weight_NK, self._scratch, bias_N=self.bias_N, residual_MN=residual_MN
             )
-        sum_MN = torch.addmm(residual_MN, x_MK, self.weight_NK.T)
-        return sum_MN if self.bias_N is None else sum_MN.add_(self.bias_N)
+        residual_MN.addmm_(x_MK, self.weight_NK.T)
+        return residual_MN if self.bias_N is None else residual_MN.add_(self.bias_N)
 
     def gated(self, x_MK: torch.Tensor, gate: Gate) -> torch.Tensor:
         """Half as wide: the weight holds gate and up one behind the other."""

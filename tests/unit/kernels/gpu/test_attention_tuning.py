@@ -15,7 +15,7 @@ TABLES = sorted(FOLDER.glob("*.json"))
 def test_every_table_can_be_used(path: Path) -> None:
     table = msgspec.json.decode(path.read_bytes(), type=Table)
     for entry in table.attention:
-        assert entry.decode.split % entry.decode.tile == 0
+        assert entry.decode.splits.least % entry.decode.tile == 0
         for prefill in (entry.chunk, entry.fresh):
             assert prefill.rows & (prefill.rows - 1) == 0
         assert entry.chunk.tile == entry.fresh.tile, "bits would depend on how a prompt is cut"

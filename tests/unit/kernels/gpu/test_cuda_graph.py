@@ -36,8 +36,8 @@ def test_a_captured_step_follows_the_lengths_it_is_given() -> None:
     def step() -> None:
         kv_write(k, v, pages, batch)
         tasks = decode_tasks(
-            batch, KV_HEADS, window=0, tile=tuning.tile, split=tuning.split, programs=200,
-            splits_max=REQUESTS * (-(-PAGES * TOKENS // tuning.split)),
+            batch, KV_HEADS, window=0, tile=tuning.tile, splits=tuning.splits, programs=200,
+            splits_max=REQUESTS * tuning.splits.count_max(PAGES * TOKENS),
         )  # fmt: skip
         decode_attention(q, pages, batch, tasks, rule, out, tuning)
 

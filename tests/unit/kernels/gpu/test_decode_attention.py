@@ -12,7 +12,7 @@ from tercet.kernels.gpu.page_scales import PageScales
 from tercet.kernels.gpu.task_map import decode_tasks
 from tercet.kernels.softmax_rule import SoftmaxRule
 
-TUNING = DecodeTuning(tile=16, split=32, warps=4, stages=2, programs_per_sm=1)
+TUNING = DecodeTuning(tile=16, split_min=32, split_max=64, warps=4, stages=2, programs_per_sm=1)
 MIXED = [(40, 1), (3, 9), (0, 1), (75, 1)]
 SINKS = torch.tensor([0.5, -1.0, 3.0, 0.0, 9.0, 1.5])
 TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -22,7 +22,7 @@ def kernel(case, rows: int = 1, programs: int = 3, tuning: DecodeTuning = TUNING
     out, _ = case.outputs()
     tasks = decode_tasks(
         case.batch, case.pages.shape[2], window=case.rule.window, tile=tuning.tile,
-        split=tuning.split, programs=programs, splits_max=20, rows=rows,
+        splits=tuning.splits, programs=programs, splits_max=20, rows=rows,
     )  # fmt: skip
     decode_attention(
         case.q, case.pages, case.batch, tasks, case.rule, out, tuning, scales=case.scales
@@ -92,7 +92,7 @@ def launch(
     rule = SoftmaxRule(0.1, window, softcap, sinks=torch.empty(32) if softcap else None)
     tuning = attention_tuning(torch.device("cpu"), dim, pages.element_size()).decode
     tasks = decode_tasks(
-        batch, 8, window=window, tile=tuning.tile, split=tuning.split, programs=264,
+        batch, 8, window=window, tile=tuning.tile, splits=tuning.splits, programs=264,
         splits_max=999, rows=rows,
     )  # fmt: skip
     decode_attention(q, pages, batch, tasks, rule, torch.empty_like(q), tuning, scales)

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import pytest
 import torch
 
 from tercet.kernels.gpu.decode_rows import (
@@ -13,11 +14,11 @@ from tercet.kernels.gpu.decode_rows import (
     prepare_twin,
 )
 
-CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def seats() -> SeatTables:
-    tables = SeatTables.zeros(5, 200, CPU)
+    tables = SeatTables.zeros(5, 200, torch.get_default_device())
     tables.token_S.copy_(torch.tensor([7, 8, 9, 10, 11]))
     tables.context_S.copy_(torch.tensor([0, 15, 16, 640, 3]))
     tables.table_SW.copy_(torch.randint(0, 99, (5, 200)))
@@ -25,7 +26,7 @@ def seats() -> SeatTables:
 
 
 def rows() -> DecodeRows:
-    made = DecodeRows.padding(6, 200, CPU)
+    made = DecodeRows.padding(6, 200, torch.get_default_device())
     made.seat_R.copy_(torch.tensor([3, -1, 0, 2, 1, -1]))
     return made
 
@@ -52,8 +53,8 @@ def test_seats_go_on_from_what_was_drawn_and_padding_changes_none() -> None:
 
 
 def launch() -> None:
-    tables = SeatTables.zeros(5, 2048, CPU)
-    made = DecodeRows.padding(6, 2048, CPU)
+    tables = SeatTables.zeros(5, 2048, torch.get_default_device())
+    made = DecodeRows.padding(6, 2048, torch.get_default_device())
     prepare(made, tables, 64)
     keep(made.seat_R, made.token_R, made.draw_R, tables)
 

@@ -3,6 +3,8 @@ import torch
 
 from tercet.kernels.gpu.kv_write import kv_write, kv_write_twin
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 @pytest.mark.parametrize("codes", [None, torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tercet.kernels.gpu.paged_attention import TritonPagedAttention
 from tercet.kernels.paged_attention import best_paged_attention
 
 PREFILL = PrefillTuning(rows=32, tile=16, warps=4, stages=2)
-DECODE = DecodeTuning(tile=16, split=32, warps=4, stages=2, programs_per_sm=1)
+DECODE = DecodeTuning(tile=16, split_min=32, split_max=64, warps=4, stages=2, programs_per_sm=1)
 TUNING = AttentionTuning(256, 4, DECODE, PREFILL, PREFILL)
 SINKS = torch.tensor([0.5, -1.0, 3.0, 0.0])
 BATCHES = {

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.kernels.gpu.device_batch import DeviceBatch
+from tercet.kernels.gpu.split_rule import SplitRule
 from tercet.kernels.gpu.task_map import DecodeTasks, decode_tasks
 from tercet.kernels.paged_batch import PagedBatch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TILE, SPLIT, HEADS = 4, 12, 3
+TILE, HEADS = 4, 3
+SPLITS = SplitRule(8, 32)
 
 
 def mapped(runs: list[tuple[int, int]], **options: int) -> DecodeTasks:
@@ -22,7 +24,7 @@ def mapped(runs: list[tuple[int, int]], **options: int) -> DecodeTasks:
     host = PagedBatch.of(lengths, [context for context, _ in runs], tables, 16)
     options = {"window": 0, "programs": 5, "splits_max": 100, "rows": 1, **options}
     batch = DeviceBatch.of(host, DEVICE)
-    return decode_tasks(batch, HEADS, tile=TILE, split=SPLIT, **options)
+    return decode_tasks(batch, HEADS, tile=TILE, splits=SPLITS, **options)
 
 
 def tiles_of(tasks: DecodeTasks) -> list[list[tuple[int, int, int]]]:
@@ -34,7 +36,7 @@ def tiles_of(tasks: DecodeTasks) -> list[list[tuple[int, int, int]]]:
         found.append([])
         for item in share:
             request, begin, end, _ = tasks.tasks_S4[item // HEADS].tolist()
-            assert begin < end <= (begin // SPLIT + 1) * SPLIT
+            assert begin < end <= (begin // SPLITS.most + 1) * SPLITS.most
             assert begin % TILE == 0
             assert request == bisect_right(splits, item // HEADS) - 1
             found[-1] += [(request, item % HEADS, at // TILE) for at in range(begin, end, TILE)]
@@ -43,7 +45,7 @@ def tiles_of(tasks: DecodeTasks) -> list[list[tuple[int, int, int]]]:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    runs=st.lists(st.tuples(st.integers(0, 90), st.integers(1, 4)), min_size=1, max_size=6),
+    runs=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 4)), min_size=1, max_size=6),
     window=st.sampled_from([0, 1, 5, 30]),
     programs=st.integers(1, 9),
     rows=st.integers(1, 3),
@@ -66,7 +68,7 @@ def test_every_tile_that_a_row_sees_is_computed_once_and_programs_are_balanced(
     assert len(everything) == len(expected)
     assert set(everything) == expected
     mean = len(everything) / programs
-    assert all(abs(len(share) - mean) < SPLIT // TILE for share in shares)
+    assert all(abs(len(share) - mean) < SPLITS.most // TILE for share in shares)
 
 
 def test_how_a_request_is_split_does_not_depend_on_the_batch() -> None:
@@ -83,11 +85,11 @@ def test_a_request_without_rows_costs_nothing() -> None:
     )
     batch = DeviceBatch(starts, contexts, none, none, tables)
     padded = decode_tasks(
-        batch, HEADS, tile=TILE, split=SPLIT, window=0, programs=5, splits_max=100
+        batch, HEADS, tile=TILE, splits=SPLITS, window=0, programs=5, splits_max=100
     )
     assert torch.equal(padded.shares_P1, tasks.shares_P1)
-    assert padded.splits_R1.tolist() == [0, 0, 3, 3, 3]
-    assert torch.equal(padded.tasks_S4[:3, 1:], tasks.tasks_S4[:3, 1:])
+    assert padded.splits_R1.tolist() == [0, 0, 4, 4, 4]
+    assert torch.equal(padded.tasks_S4[:4, 1:], tasks.tasks_S4[:4, 1:])
 
 
 def test_nothing_is_done_where_there_is_nothing_to_do() -> None:
@@ -96,6 +98,6 @@ def test_nothing_is_done_where_there_is_nothing_to_do() -> None:
 
 @pytest.mark.parametrize("programs", [1, 5])
 def test_splits_without_room_are_left_out_and_not_written_elsewhere(programs: int) -> None:
-    tasks = mapped([(30, 1), (40, 1)], splits_max=4, programs=programs)
-    assert tasks.splits_R1.tolist() == [0, 3, 4]
-    assert tasks.shares_P1[-1] == 4 * HEADS
+    tasks = mapped([(30, 1), (40, 1)], splits_max=6, programs=programs)
+    assert tasks.splits_R1.tolist() == [0, 4, 6]
+    assert tasks.shares_P1[-1] == 6 * HEADS

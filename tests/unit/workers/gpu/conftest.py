@@ -28,7 +28,15 @@ SMALL: dict[str, object] = dict(
 )
 ENGINE = EngineConfig(block_tokens=16, kv_blocks=12, step_tokens_max=16, running_max=4)
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 Save = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where there is a GPU its kernels are tested, else the same in the interpreter."""
+    return DEVICE
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +62,7 @@ def save_family(tmp_path_factory: pytest.TempPathFactory) -> Save:
 @pytest.fixture(scope="session")
 def open_runner() -> Callable[..., tuple[GpuRunner, Checkpoint]]:
     def load(path: Path, engine: EngineConfig = ENGINE) -> tuple[GpuRunner, Checkpoint]:
-        checkpoint = open_checkpoint(ModelConfig(path=str(path)))
+        checkpoint = open_checkpoint(ModelConfig(path=str(path), device=DEVICE))
         sightings = find_attention_layers(checkpoint.model, checkpoint.config)
         return fused_runner(checkpoint, sightings, engine), checkpoint
 

@@ -38,13 +38,14 @@ FAMILIES: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_transformers(
     family: str,
+    device: str,
     save_family: Callable[..., object],
     open_runner: Callable[..., tuple[GpuRunner, Checkpoint]],
 ) -> None:
     """A prompt in two chunks beside a decode of another request: both kinds of attention, many rows and few."""
     path = save_family(family, **FAMILIES[family])
     tokens = [(7 + 11 * i) % 48 for i in range(21)]
-    checkpoint = open_checkpoint(ModelConfig(path=str(path)))
+    checkpoint = open_checkpoint(ModelConfig(path=str(path), device=device))
     expected = eager_logits(checkpoint.model, tokens, [4, 11, 20])
     runner, _ = open_runner(path)
     first = [Slice(tokens[:12], 0, [3, 1], True), Slice(tokens[:4], 0, [7], False)]

@@ -15,9 +15,11 @@ ENGINE = EngineConfig(block_tokens=16, kv_blocks=4, step_tokens_max=16, running_
 GEMMA2 = dict(sliding_window=8, query_pre_attn_scalar=16)
 
 
-def test_a_family_that_is_known_by_its_modules_is_fused(save_family: Callable[..., Path]) -> None:
+def test_a_family_that_is_known_by_its_modules_is_fused(
+    device: str, save_family: Callable[..., Path]
+) -> None:
     path = save_family("llama", num_hidden_layers=1)
-    assert isinstance(load_for_gpu(ModelConfig(path=str(path)), ENGINE), GpuRunner)
+    assert isinstance(load_for_gpu(ModelConfig(path=str(path), device=device), ENGINE), GpuRunner)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +30,12 @@ def test_a_family_that_is_known_by_its_modules_is_fused(save_family: Callable[..
 def test_any_other_runs_as_it_is_and_says_so(
     family: str,
     options: dict[str, object],
+    device: str,
     save_family: Callable[..., Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = save_family(family, **options)
-    assert isinstance(load_for_gpu(ModelConfig(path=str(path)), ENGINE), ModelRunner)
+    assert isinstance(load_for_gpu(ModelConfig(path=str(path), device=device), ENGINE), ModelRunner)
     assert "without fused kernels" in caplog.text
 
 
