@@ -3,9 +3,9 @@
 Legend: N rows of all requests, H query heads, G key/value heads, D head dim, B pages, T tokens of a page, S splits,
 M rows of a tile: the query heads of one key/value head, for each row of a request, padded for tensor cores.
 
-Flash-Decoding (Dao et al., 2023) with splits whose size the request's own length decides, on a persistent grid whose work `task_map` has dealt out, so the
-grid is the same whatever the lengths. Every split leaves a partial result; a second kernel combines a row's splits in their
-order. A row's bits therefore depend on its own request alone, not on the batch.
+Flash-Decoding (Dao et al., 2023) with splits whose size a request's own length decides, on a persistent grid whose work
+`task_map` has dealt out, so the grid is the same whatever the lengths. Every split leaves a partial result; a second kernel
+combines a row's splits in their order. A row's bits therefore depend on its own request alone, not on the batch.
 The twin is `decode_attention_twin`.
 """
 
