@@ -5,11 +5,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol, cast
 
 import torch
 from safetensors import safe_open
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+class Reader(Protocol):
+    """What of `safe_open`, which has no types, is used."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
 
 
 class StoredTensors:
@@ -18,7 +27,7 @@ class StoredTensors:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = ExitStack()
-        self._readers: dict[str, safe_open] = {}
+        self._readers: dict[str, Reader] = {}
         self._modules: dict[str, dict[str, str]] = defaultdict(dict)
         """For each module the file that each of its tensors is in."""
 
@@ -53,10 +62,10 @@ class StoredTensors:
             )
         return dict.fromkeys(self._reader(SINGLE).keys(), SINGLE)
 
-    def _reader(self, file: str) -> safe_open:
+    def _reader(self, file: str) -> Reader:
         if file not in self._readers:
             opened = safe_open(self._path / file, framework="pt")
-            self._readers[file] = self._files.enter_context(opened)
+            self._readers[file] = cast(Reader, self._files.enter_context(opened))
         return self._readers[file]
 
 
