@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 CODES = torch.float8_e4m3fn
+KERNEL_GROUP = 128
+"""K of a group where there are several, for kernels that multiply in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Fp8Weight:
             raise ValueError(f"scales {tuple(scales.shape)} do not fit weights {(rows, k)}")
         scales_NG = scales.repeat_interleave(block[0], 0)[:rows].contiguous()
         return cls(codes_NK, scales_NG, min(block[1], k), rounds_inputs)
+
+    @property
+    def fits_kernels(self) -> bool:
+        """It has one scale for a row, or as many as kernels know what to do with."""
+        return self.scales_NG.shape[1] == 1 or self.group == KERNEL_GROUP
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight `[N, K]`, rounded once."""

@@ -39,14 +39,14 @@ class GptqLayout:
             return None
         codes_KN = self._unpacked(tensors[MARK].T).T
         scales_GN = tensors["scales"].float()
-        zeros_GN = self._unpacked(tensors["qzeros"]) + self._less
+        zeros_GN = (self._unpacked(tensors["qzeros"]) + self._less) & (2**self._bits - 1)
         k, groups = len(codes_KN), len(scales_GN)
         group_K = tensors.get("g_idx", torch.arange(k) // -(-k // groups)).long()
         if group_K.shape != (k,) or zeros_GN.shape != scales_GN.shape:
             raise ModelUnsupported(
                 f"{module} is not stored with the {self._bits} bits of its quantization_config"
             )
-        weight_KN = (codes_KN - zeros_GN[group_K]) * scales_GN[group_K]
+        weight_KN: torch.Tensor = (codes_KN - zeros_GN[group_K]) * scales_GN[group_K]
         return weight_KN.T.contiguous()
 
     def _unpacked(self, words: torch.Tensor) -> torch.Tensor:

@@ -87,14 +87,14 @@ def load_plain(
 def keep_fp8(model: PreTrainedModel, weights: Mapping[str, Fp8Weight]) -> bool:
     """Puts linear layers back into 8 bits; whether one of them means its inputs to be rounded too.
 
-    The vocabulary's head stays plain, and so does what transformers keeps under another name than the checkpoint.
+    The vocabulary's head stays plain, as does what no kernel can multiply with or transformers has under another name.
     """
     rounds = False
     head = model.get_output_embeddings()
     modules = dict(model.named_modules())
     for name, weight in weights.items():
         linear = modules.get(name)
-        if type(linear) is nn.Linear and linear is not head:
+        if type(linear) is nn.Linear and linear is not head and weight.fits_kernels:
             assert linear.weight.shape == weight.codes_NK.shape, name
             parent, _, key = name.rpartition(".")
             setattr(modules[parent], key, Fp8Linear(weight, linear.bias))

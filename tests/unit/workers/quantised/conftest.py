@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -64,18 +65,15 @@ def by_tensor(weight: torch.Tensor) -> Stored:
     return Stored(tensors, codes.float() * scale)
 
 
-def by_block(name: str) -> Callable[[torch.Tensor], Stored]:
+def by_block(name: str, block: tuple[int, int] = BLOCK) -> Callable[[torch.Tensor], Stored]:
     def store(weight: torch.Tensor) -> Stored:
         rows, k = weight.shape
-        grid = torch.empty(-(-rows // BLOCK[0]), -(-k // BLOCK[1]))
+        grid = torch.empty(-(-rows // block[0]), -(-k // block[1]))
         wide = torch.empty_like(weight)
-        for i in range(grid.shape[0]):
-            for j in range(grid.shape[1]):
-                at = (
-                    slice(i * BLOCK[0], (i + 1) * BLOCK[0]),
-                    slice(j * BLOCK[1], (j + 1) * BLOCK[1]),
-                )
-                grid[i, j] = wide[at] = weight[at].abs().max() / 448
+        for i, j in product(range(grid.shape[0]), range(grid.shape[1])):
+            down = slice(i * block[0], (i + 1) * block[0])
+            across = slice(j * block[1], (j + 1) * block[1])
+            grid[i, j] = wide[down, across] = weight[down, across].abs().max() / 448
         codes = (weight / wide).to(CODES)
         return Stored({"weight": codes, name: grid}, codes.float() * wide)
 
@@ -108,7 +106,7 @@ def integers(weight: torch.Tensor, bits: int = 4, symmetric: bool = False) -> In
         low = -high
     scales = ((high - low) / top).half().float()
     zeros = torch.full_like(low, 2 ** (bits - 1)) if symmetric else (-low / scales).round()
-    zeros = zeros.clamp(1, top)  # AutoGPTQ cannot store a zero
+    zeros = zeros.clamp(0, top)
     codes = ((groups / scales[..., None]).round() + zeros[..., None]).clamp(0, top)
     plain = ((codes - zeros[..., None]) * scales[..., None]).flatten(1)
     return Integers(codes.flatten(1).int(), scales, zeros.int(), plain)
@@ -168,7 +166,7 @@ def gptq(bits: int, less: int, shuffled: bool = False) -> Callable[[torch.Tensor
         back = order.argsort()
         tensors = {
             "qweight": words(made.codes[:, back], bits).T.contiguous(),
-            "qzeros": words(made.zeros.T - less, bits),
+            "qzeros": words((made.zeros.T - less) % 2**bits, bits),
             "scales": made.scales.T.half().contiguous(),
             "g_idx": (back // GROUP).int(),
         }
@@ -232,6 +230,10 @@ LAYOUTS = {
     "fp8 by block": Written(
         dict(quant_method="fp8", activation_scheme="dynamic", weight_block_size=list(BLOCK)),
         by_block("weight_scale_inv"),
+    ),
+    "fp8 by block of 128": Written(
+        dict(quant_method="fp8", weight_block_size=[48, 128]),
+        by_block("weight_scale_inv", (48, 128)),
     ),
     "fp8 by tensor": Written(dict(quant_method="fp8", activation_scheme="static"), by_tensor),
     "fbgemm": Written(dict(quant_method="fbgemm_fp8", activation_scale_ub=1200.0), by_channel),

@@ -18,7 +18,10 @@ from tercet.workers.checkpoint import Checkpoint, open_checkpoint
 from tercet.workers.engine import Engine
 from tercet.workers.events import Run, Said
 from tercet.workers.model_runner import ModelRunner
+from tercet.workers.parallel.group import Group
+from tercet.workers.parallel.sharding import shard
 from tercet.workers.quantised.fp8_weight import Fp8Linear
+from tercet.workers.quantised.gptq_layout import GptqLayout
 
 ENGINE = EngineConfig(block_tokens=4, kv_blocks=32, step_tokens_max=9)
 LAYOUTS = [
@@ -96,6 +99,31 @@ def test_experts_are_read_one_by_one_and_merged_as_the_family_wants(save_pair: S
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 
 
+def test_zeros_of_gptq_go_around() -> None:
+    """Where the smallest code is zero itself, what is stored is less by one: the largest."""
+    layout = GptqLayout({"bits": 4})
+    tensors = {
+        "qweight": torch.tensor([[0x76543210]], dtype=torch.int32),
+        "qzeros": torch.tensor([[-1]], dtype=torch.int32),
+        "scales": torch.ones(1, 8),
+    }
+    tensors["qweight"] = tensors["qweight"].repeat(1, 8)
+    weight = layout.weight("layer", tensors)
+    assert weight is not None
+    assert weight[0].tolist() == list(range(8))
+
+
+def test_ranks_share_out_plain_weights(save_pair: Save) -> None:
+    pair = save_pair("awq", num_key_value_heads=4)
+    parts = []
+    for path in (pair.quantised, pair.plain):
+        model = opened(path).model
+        shard(model, Group(rank=1, ranks=2))
+        parts.append(model.state_dict())
+    assert parts[0].keys() == parts[1].keys()
+    assert all(torch.equal(weight, parts[1][name]) for name, weight in parts[0].items())
+
+
 def test_layers_may_be_stored_in_unlike_ways(save_pair: Save) -> None:
     """The group that names a layer goes before the one for all linear layers, wherever it stands."""
     pair = save_pair("compressed mixed")
@@ -166,8 +194,14 @@ def test_how_weights_are_stored_is_part_of_what_is_compared(save_pair: Save) -> 
     assert ModelRunner.load(ModelConfig(path=str(pair.quantised)), ENGINE).compat != before
 
 
+def test_blocks_that_no_kernel_knows_become_plain_weights(save_pair: Save) -> None:
+    kept = opened(save_pair("fp8 by block").quantised, fp8_stays=True)
+    assert not any(isinstance(module, Fp8Linear) for module in kept.model.modules())
+    assert not kept.rounds_inputs
+
+
 def test_eight_bit_layers_can_stay_and_give_the_same_logits(save_pair: Save) -> None:
-    pair = save_pair("fp8 by block")
+    pair = save_pair("fp8 by block of 128", hidden_size=192)
     kept, plain = opened(pair.quantised, fp8_stays=True), opened(pair.plain)
     layers = [module for module in kept.model.modules() if isinstance(module, Fp8Linear)]
     assert len(layers) == 14
