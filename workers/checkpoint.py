@@ -5,8 +5,11 @@ keys and values. Everything else is refused here, with the reason, before a sing
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +25,8 @@ from tercet.workers.attention import (
     attention_everywhere,
     register_attention,
 )
+from tercet.workers.quantised.loading import keep_fp8, load_plain, read_weights
+from tercet.workers.quantised.registry import Settings, layout_of, settings_of
 
 SERVABLE_LAYERS = {"full_attention", "sliding_attention"}
 LENGTH_DEPENDENT_ROPES = {"dynamic", "longrope"}
@@ -38,28 +43,45 @@ class Checkpoint:
     """Of the language model, where there are others beside it."""
     eos_token_ids: frozenset[int]
     context_tokens_max: int
+    quantised: Settings | None = None
+    """How its weights are stored, if not plainly."""
+    rounds_inputs: bool = False
+    """Layers round their inputs to 8-bit floats."""
+
+    @property
+    def described(self) -> dict[str, object]:
+        """All that decides what is computed, but for the weights themselves."""
+        described: dict[str, object] = self.config.to_dict()
+        if self.quantised is not None:
+            described |= {"quantised": self.quantised, "rounds_inputs": self.rounds_inputs}
+        return described
 
 
-def open_checkpoint(model: ModelConfig) -> Checkpoint:
-    """Loads configuration and weights onto the device. Raises ModelUnsupported."""
+def open_checkpoint(model: ModelConfig, *, fp8_stays: bool = False) -> Checkpoint:
+    """Loads configuration and weights onto the device. Raises ModelUnsupported.
+
+    Quantised weights become plain ones of the model's type, but linear layers of 8-bit floats if those are to stay.
+    """
     path = Path(model.path)
     if not (path / "config.json").is_file():
         raise ModelUnsupported(f"{path} is not a checkpoint directory: it has no config.json")
     try:
         whole = AutoConfig.from_pretrained(path, local_files_only=True)
         check_config(whole)
-        loaded = _load_quietly(path, whole, getattr(torch, model.dtype))
+        loaded = _load(path, whole, getattr(torch, model.dtype), fp8_stays)
     except (OSError, ValueError, KeyError, ImportError) as exc:
         raise ModelUnsupported(f"{path} cannot be loaded: {exc}") from exc
-    if "logits_to_keep" not in inspect.signature(loaded.forward).parameters:
+    if "logits_to_keep" not in inspect.signature(loaded.model.forward).parameters:
         raise ModelUnsupported(f"{whole.model_type} cannot leave out logits that nobody needs")
-    text = loaded.config.get_text_config(decoder=True)
+    text = loaded.model.config.get_text_config(decoder=True)
     return Checkpoint(
         path=path,
-        model=loaded.eval().requires_grad_(False).to(model.device),
+        model=loaded.model.eval().requires_grad_(False).to(model.device),
         config=text,
-        eos_token_ids=_eos_token_ids(loaded),
+        eos_token_ids=_eos_token_ids(loaded.model),
         context_tokens_max=_context_tokens_max(text, model.context_tokens_max),
+        quantised=loaded.quantised,
+        rounds_inputs=loaded.rounds_inputs,
     )
 
 
@@ -109,18 +131,35 @@ def find_attention_layers(model: PreTrainedModel, config: PreTrainedConfig) -> l
     return probe.sightings
 
 
-def _load_quietly(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+class _Loaded(NamedTuple):
+    model: PreTrainedModel
+    quantised: Settings | None
+    rounds_inputs: bool
+
+
+def _load(path: Path, config: PreTrainedConfig, dtype: torch.dtype, fp8_stays: bool) -> _Loaded:
+    quantised = settings_of(config, path)
+    with _quietly():
+        if quantised is None:
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=dtype, attn_implementation="eager", local_files_only=True
+            )
+            return _Loaded(model, None, rounds_inputs=False)
+        weights = read_weights(path, layout_of(quantised), dtype)
+        model = load_plain(path, config, dtype, weights.plain)
+    return _Loaded(model, quantised, fp8_stays and keep_fp8(model, weights.fp8))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
     """Without transformers' progress bar, which would fill a worker's log with fragments of a line."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation="eager", local_files_only=True
-        )
+        yield
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    return model
 
 
 def _check_sightings(sightings: list[Sighting], config: PreTrainedConfig) -> None:

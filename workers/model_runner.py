@@ -45,7 +45,7 @@ class ModelRunner:
         self.context_tokens_max = checkpoint.context_tokens_max
         own = self.kv.geometry
         whole = replace(own, kv_heads=own.kv_heads * ranks)
-        self.compat = compat_key(checkpoint.path, checkpoint.config.to_dict(), whole)
+        self.compat = compat_key(checkpoint.path, checkpoint.described, whole)
         self._give_pages(sightings, engine.threads)
 
     @classmethod

@@ -1,12 +1,15 @@
 """Products of a few rows with a large weight, which cost what reading the weight costs, with what follows fused in.
 
-Legend: M rows, K features in, N features out, S splits of K.
+Legend: M rows, K features in, N features out, S splits of K, G groups of K.
 
 A program multiplies one tile of the weight's rows, over one part of K, with all rows of x. The weight stands on the left
 of the product, so that its rows fill the 64 rows of a wgmma and x needs no padding beyond 16. With S > 1 each program
 leaves its part of the sum in scratch memory, and the one that comes last adds the parts up, in order, as the fix-up of
 stream-K does (Osama et al., 2023). So a sum is made in one order, which the weight's shape alone decides: no row's
 result depends on how many others there are, nor on which program was last. The twin is `skinny_gemm_twin`.
+
+A weight may be 8-bit floats with a scale for each row and group of K: half the bytes are read. It is brought to the type of
+x in registers, which is exact, and scales multiply sums in fp32: of a whole row at the end, of a group after each step.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ STAGES_MAX = 8
 AHEAD = 256  # columns of the weight that are fetched while the kernel before still runs
 WHOLE_SHARED_BYTES, HALF_SHARED_BYTES = 200 * 1024, 112 * 1024
 """What the stages of a program may take, where it has a multiprocessor for itself, or two share one."""
+GROUP = 128  # K of a group: that of a step, and of the blocks that checkpoints have
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +70,35 @@ class Scratch:
 
 
 @triton.jit
-def _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN: tl.constexpr, UPCAST: tl.constexpr):  # fmt: skip
-    """Adds one step's product; `[TILE, MT]`. Triton's interpreter computes wrongly in bf16: there it is fp32."""
+def _step(
+    acc, weight, scales, rows, columns, step, x_tile, N, K, w_row, s_row,
+    EVEN: tl.constexpr, GROUPED: tl.constexpr,
+):  # fmt: skip
+    """Adds one step's product; `[TILE, MT]`."""
     at = weight + rows.to(tl.int64)[:, None] * w_row + columns[None, :]
     inside = rows[:, None] < N
     if not EVEN:
         inside &= columns[None, :] < K
-    w = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
-    if UPCAST:
-        w = w.to(tl.float32)
+    w = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first").to(x_tile.dtype)
+    if GROUPED:
+        scale = tl.load(scales + rows.to(tl.int64) * s_row + step, mask=rows < N, other=0.0)
+        return acc + tl.dot(w, x_tile, input_precision="ieee") * scale[:, None]
     return tl.dot(w, x_tile, acc, input_precision="ieee")
 
 
 @triton.jit(do_not_specialize=["M"])  # it changes from batch to batch
 def gemm_kernel(
-    x, weight, bias, residual, out, parts, done, M, N, x_row, w_row, residual_row, out_row,
+    x, weight, scales, bias, residual, out, parts, done,
+    M, N, x_row, w_row, s_row, residual_row, out_row,
     K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,
-    SPLITS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr, BIAS: tl.constexpr,
-    ADD: tl.constexpr, UPCAST: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+    SPLITS: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
+    BIAS: tl.constexpr, ADD: tl.constexpr, UPCAST: tl.constexpr, AHEAD: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """`N` counts the outputs: a gated weight has its gate in the first N rows and up in the next N."""
+    """`N` counts the outputs: a gated weight has its gate in the first N rows and up in the next N.
+
+    Triton's interpreter computes wrongly in bf16: there all is fp32.
+    """
     tile, split = tl.program_id(0), tl.program_id(1)
     rows = tile * TILE + tl.arange(0, TILE)
     m = tl.arange(0, MT)
@@ -114,10 +127,26 @@ def gemm_kernel(
         if UPCAST:
             x_tile = x_tile.to(tl.float32)
         x_tile = tl.trans(x_tile)
-        acc = _step(acc, weight, rows, columns, x_tile, N, K, w_row, EVEN, UPCAST)
+        acc = _step(
+            acc, weight, scales, rows, columns, step, x_tile, N, K, w_row, s_row, EVEN, GROUPS > 1
+        )
         if GATED:
-            second = weight + N.to(tl.int64) * w_row
-            up = _step(up, second, rows, columns, x_tile, N, K, w_row, EVEN, UPCAST)
+            second, others = weight + N.to(tl.int64) * w_row, scales + N.to(tl.int64) * s_row
+            up = _step(
+                up,
+                second,
+                others,
+                rows,
+                columns,
+                step,
+                x_tile,
+                N,
+                K,
+                w_row,
+                s_row,
+                EVEN,
+                GROUPS > 1,
+            )
 
     if SPLITS > 1:
         area: tl.constexpr = TILE * MT
@@ -139,6 +168,10 @@ def gemm_kernel(
             if GATED:
                 up += tl.load(base + s * (halves * area) + area, mask=here, other=0.0)
 
+    if GROUPS == 1:
+        acc *= tl.load(scales + rows * s_row, mask=rows < N, other=0.0)[:, None]
+        if GATED:
+            up *= tl.load(scales + (N + rows) * s_row, mask=rows < N, other=0.0)[:, None]
     if BIAS:
         acc += tl.load(bias + rows, mask=rows < N, other=0.0).to(tl.float32)[:, None]
         if GATED:
@@ -158,6 +191,7 @@ def skinny_gemm(
     weight_NK: torch.Tensor,
     scratch: Scratch,
     *,
+    scales_NG: torch.Tensor | None = None,
     bias_N: torch.Tensor | None = None,
     gate: Gate | None = None,
     residual_MN: torch.Tensor | None = None,
@@ -165,7 +199,8 @@ def skinny_gemm(
 ) -> torch.Tensor:
     """`x W^T`, summed in fp32, then bias, gate and residual, rounded once; at most 64 rows.
 
-    With a gate the weight holds gate and up one behind the other, and the result has half as many columns.
+    With a gate the weight holds gate and up one behind the other, and the result has half as many columns. With scales,
+    in fp32, the weight is of 8-bit floats; they are one for a row, or one for every `GROUP` of it.
     """
     rows, k = x_MK.shape
     outputs = len(weight_NK) // 2 if gate else len(weight_NK)
@@ -179,15 +214,27 @@ def skinny_gemm(
     if not rows:
         return out_MN
     plan = plan or plan_of(outputs, k, gated=gate is not None)
+    groups = 0 if scales_NG is None else scales_NG.shape[1]
+    if scales_NG is not None:
+        assert scales_NG.dtype == torch.float32, scales_NG.dtype
+        assert scales_NG.shape == (len(weight_NK), groups), (scales_NG.shape, weight_NK.shape)
+        assert groups == 1 or (plan.depth == GROUP and groups == triton.cdiv(k, GROUP)), groups
+        assert scales_NG.stride(1) == 1, scales_NG.stride()
     tiles, width = triton.cdiv(outputs, plan.tile), max(ROWS_MIN, triton.next_power_of_2(rows))
     halves = 2 if gate else 1
-    step_bytes = (halves * plan.tile + width) * plan.depth * x_MK.element_size()
+    weight_bytes, x_bytes = (
+        halves * plan.tile * weight_NK.element_size(),
+        width * x_MK.element_size(),
+    )
+    step_bytes = (weight_bytes + x_bytes) * plan.depth
     gemm_kernel[tiles, plan.splits](
-        x_MK, weight_NK, x_MK if bias_N is None else bias_N,
-        x_MK if residual_MN is None else residual_MN, out_MN, scratch.parts, scratch.done,
+        x_MK, weight_NK, x_MK if scales_NG is None else scales_NG,
+        x_MK if bias_N is None else bias_N, x_MK if residual_MN is None else residual_MN,
+        out_MN, scratch.parts, scratch.done,
         rows, outputs, x_MK.stride(0), weight_NK.stride(0),
+        0 if scales_NG is None else scales_NG.stride(0),
         0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
-        K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits,
+        K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits, GROUPS=groups,
         GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,
         ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret, AHEAD=_ahead(plan, weight_NK),
         num_warps=4,
@@ -212,13 +259,18 @@ def skinny_gemm_twin(
     x_MK: torch.Tensor,
     weight_NK: torch.Tensor,
     *,
+    scales_NG: torch.Tensor | None = None,
     bias_N: torch.Tensor | None = None,
     gate: Gate | None = None,
     residual_MN: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The twin."""
-    bias = None if bias_N is None else bias_N.float()
-    y_MN = F.linear(x_MK.float(), weight_NK.float(), bias)
+    bias, weight_NK = None if bias_N is None else bias_N.float(), weight_NK.float()
+    if scales_NG is not None:
+        group = weight_NK.shape[1] if scales_NG.shape[1] == 1 else GROUP
+        wide_NK = scales_NG.repeat_interleave(group, 1)[:, : weight_NK.shape[1]]
+        weight_NK = weight_NK * wide_NK
+    y_MN = F.linear(x_MK.float(), weight_NK, bias)
     if gate is not None:
         y_MN = gated_twin(y_MN, gate)
     if residual_MN is not None:

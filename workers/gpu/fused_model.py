@@ -24,6 +24,7 @@ from tercet.kernels.softmax_rule import SoftmaxRule
 from tercet.workers.attention import Sighting
 from tercet.workers.gpu.attention_step import AttentionStep
 from tercet.workers.gpu.product import Product
+from tercet.workers.gpu.weights import PlainWeight, merged
 from tercet.workers.kv_pool import KvPool
 
 LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -117,7 +118,7 @@ class FusedModel:
                 for each, sighting in zip(layers, sightings, strict=True)
             ],
             _norm(base.norm),
-            Product(head.weight, head.bias, scratch),
+            Product(PlainWeight(head.weight, scratch), head.bias),
             _rotation(rotary, positions, model.device),
         )
 
@@ -176,21 +177,17 @@ def _layer(layer: nn.Module, sighting: Sighting, scratch: Scratch) -> FusedLayer
 
 def _merged(parent: nn.Module, names: Sequence[str], scratch: Scratch) -> Product:
     """One product for layers that read the same input; their modules keep views of it."""
-    linears = [getattr(parent, name, None) for name in names]
-    plain = [linear for linear in linears if type(linear) is nn.Linear]
-    if len(plain) != len(names):
-        raise Unfusable(f"{', '.join(names)} are not all there, or not plain")
-    if len(plain) == 1:
-        return Product(plain[0].weight, plain[0].bias, scratch)
-    weight_NK = torch.cat(tuple(linear.weight for linear in plain))
-    biases: list[torch.Tensor] = [linear.bias for linear in plain if linear.bias is not None]
-    if biases and len(biases) < len(plain):
+    linears = [
+        linear for name in names if isinstance(linear := getattr(parent, name, None), nn.Module)
+    ]
+    weight = merged(linears, scratch) if len(linears) == len(names) else None
+    if weight is None:
+        raise Unfusable(f"{', '.join(names)} are not all there, or not of one known kind")
+    biases = [linear.bias for linear in linears if isinstance(linear.bias, torch.Tensor)]
+    if biases and len(biases) < len(linears):
         raise Unfusable(f"of {', '.join(names)} only some have a bias")
     bias_N = torch.cat(biases) if biases else None
-    widths = [linear.out_features for linear in plain]
-    for linear, part in zip(plain, torch.split(weight_NK, widths), strict=True):
-        linear.weight = nn.Parameter(part, requires_grad=False)
-    return Product(weight_NK, bias_N, scratch)
+    return Product(weight, bias_N)
 
 
 def _norm(module: nn.Module) -> Norm:

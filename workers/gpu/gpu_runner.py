@@ -39,7 +39,7 @@ class GpuRunner:
         self.vocab_size = int(checkpoint.config.vocab_size)
         self.eos_token_ids = checkpoint.eos_token_ids
         self.context_tokens_max = checkpoint.context_tokens_max
-        self.compat = compat_key(checkpoint.path, checkpoint.config.to_dict(), kv.geometry)
+        self.compat = compat_key(checkpoint.path, checkpoint.described, kv.geometry)
         model.bind(kv)
         page_tokens = kv.geometry.block_tokens
         self.decoder = Decoder(

@@ -17,6 +17,7 @@ from tercet.workers.gpu.decoder import buckets
 from tercet.workers.gpu.fused_model import FusedModel, Unfusable
 from tercet.workers.gpu.gpu_runner import GpuRunner
 from tercet.workers.gpu.kv_memory import DeviceMemory, blocks_that_fit
+from tercet.workers.gpu.weights import multiplies_fp8
 from tercet.workers.kv_pool import KvGeometry, KvPool
 from tercet.workers.model_runner import ModelRunner
 from tercet.workers.runner import Runner, Slice
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 
 def load_for_gpu(model: ModelConfig, engine: EngineConfig) -> Runner:
     """Raises ModelUnsupported with the reason. `engine.kv_blocks` 0 takes as many as fit."""
-    checkpoint = open_checkpoint(model)
+    fp8_stays = multiplies_fp8(torch.device(model.device))
+    checkpoint = open_checkpoint(model, fp8_stays=fp8_stays)
     room = engine.kv_blocks or -(-checkpoint.context_tokens_max // engine.block_tokens)
     trial = Trial.of(checkpoint, msgspec.structs.replace(engine, kv_blocks=room))
     sightings = find_attention_layers(checkpoint.model, checkpoint.config)

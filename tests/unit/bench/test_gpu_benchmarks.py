@@ -17,6 +17,7 @@ BENCH = Path(__file__).parents[3] / "bench"
         ("kernels", {"Ceilings", "Decode attention, one layer", "Sampling"}),
         ("engine", {"Model", "Decode", "What each technique is worth"}),
         ("offline", {"Offline"}),
+        ("fp8_products", {"Products with weights of 8 bits"}),
     ],
 )
 def test_a_dry_run_fills_every_table(script: str, tables: set[str], tmp_path: Path) -> None:

@@ -3,16 +3,24 @@
 import pytest
 import torch
 
+from tercet.kernels.gpu.decoded import decoded
 from tercet.kernels.gpu.gated import Gate, gated, gated_twin
 from tercet.kernels.gpu.residual_norm import residual_norm, residual_norm_twin
 from tercet.kernels.gpu.rope_and_write import Places, Rotation, rope_and_write, rope_and_write_twin
+from tercet.kernels.gpu.row_codes import row_codes, row_codes_twin
 from tercet.kernels.gpu.sampling import SamplingScratch, sample, sample_twin
-from tercet.kernels.gpu.skinny_gemm import Scratch, skinny_gemm, skinny_gemm_twin
+from tercet.kernels.gpu.skinny_gemm import GROUP, Scratch, skinny_gemm, skinny_gemm_twin
 from tercet.kernels.gpu.token_shape import SamplingRows, SlotTables
 from tercet.kernels.gpu.top_logprobs import top_logprobs, top_logprobs_twin
+from tercet.workers.gpu.product import Product
+from tercet.workers.gpu.weights import merged, multiplies_fp8
+from tercet.workers.quantised.fp8_weight import CODES, Fp8Linear, Fp8Weight
 
 pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda")
+needs_fp8 = pytest.mark.skipif(
+    torch.cuda.is_available() and not multiplies_fp8(DEVICE), reason="this GPU has no 8-bit floats"
+)
 VOCAB, ROWS = 151_936, 16
 CLOSE = {"atol": 2e-2, "rtol": 2e-2}
 
@@ -90,6 +98,56 @@ def test_a_product_does_not_feel_how_many_rows_there_are(n: int, k: int) -> None
             assert torch.equal(skinny_gemm(x[rows], weight, scratch), together[rows]), (m, first)
     for _ in range(100):  # whoever comes last, the sum is the same
         assert torch.equal(skinny_gemm(x, weight, scratch), together)
+
+
+def coded_linear(n: int, k: int, groups: int) -> Fp8Linear:
+    codes = (60 * normal(n, k).float()).clamp(-448, 448).to(CODES)
+    scales = torch.rand(n, groups, device=DEVICE) * k**-0.5 / 30
+    return Fp8Linear(Fp8Weight(codes, scales, k if groups == 1 else GROUP, True), None)
+
+
+@needs_fp8
+@pytest.mark.parametrize(("n", "k"), [(6144, 4096), (4096, 14336), (512, 896)])
+@pytest.mark.parametrize("by_block", [False, True])
+def test_eight_bits_do_not_feel_how_many_rows_there_are(n: int, k: int, by_block: bool) -> None:
+    linear = coded_linear(n, k, k // GROUP if by_block else 1)
+    scratch, x = Scratch(DEVICE), normal(64, k)
+    codes, scales = linear.stored.codes_NK, linear.stored.scales_NG
+    together = skinny_gemm(x, codes, scratch, scales_NG=scales)
+    twin = skinny_gemm_twin(x, codes, scales_NG=scales)
+    torch.testing.assert_close(together, twin, **CLOSE)
+    for m in (1, 2, 16, 17, 33):
+        rows = slice(64 - m, 64)
+        alone = skinny_gemm(x[rows], codes, scratch, scales_NG=scales)
+        assert torch.equal(alone, together[rows]), m
+
+
+@needs_fp8
+@pytest.mark.parametrize("rows", [65, 256, 1000])
+@pytest.mark.parametrize("by_block", [False, True])
+def test_many_rows_are_multiplied_in_eight_bits_and_can_be_captured(
+    rows: int, by_block: bool
+) -> None:
+    n, k = 1024, 2048
+    linear = coded_linear(n, k, k // GROUP if by_block else 1)
+    weight = merged([linear], Scratch(DEVICE))
+    assert weight is not None
+    product, x, residual = Product(weight, None), normal(rows, k), normal(rows, n)
+    for _ in range(2):
+        product.add(x, residual)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = product.add(x, residual)
+    x.copy_(normal(rows, k + 1)[:, 1:])
+    graph.replay()
+    exact = x.float() @ linear.stored.dense(torch.float32).T + residual.float()
+    error = float((out.float() - exact).norm() / exact.norm())
+    assert error < 1e-2 if by_block else 1e-2 < error < 6e-2
+    codes, twin = row_codes(x), row_codes_twin(x)
+    torch.testing.assert_close(codes.scales_M1, twin.scales_M1)
+    assert (codes.codes_MK.float() != twin.codes_MK.float()).float().mean() < 1e-2
+    plain = decoded(linear.weight, linear.scales, linear.stored.group, torch.bfloat16)
+    assert torch.equal(plain, linear.stored.dense(torch.bfloat16))
 
 
 def test_a_layers_launches_can_be_captured_and_replayed() -> None:

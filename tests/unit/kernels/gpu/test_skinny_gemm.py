@@ -57,6 +57,36 @@ def test_what_is_fused_in_agrees_with_its_twin(
     torch.testing.assert_close(out, skinny_gemm_twin(x, weight, **fused), atol=1e-5, rtol=1e-5)
 
 
+def coded(n: int, k: int, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight of 8-bit floats and its scales, which differ by much."""
+    codes = (torch.randn(n, k) * 60).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return codes, torch.rand(n, groups) * k**-0.5 / 30
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("n", "k", "groups"), [(70, 1056, 1), (70, 1056, 9), (64, 200, 2), (6, 64, 1)]
+)
+@pytest.mark.parametrize("gate", [None, Gate.SILU])
+def test_weights_of_eight_bits_agree_with_their_twin(
+    scratch: Scratch, n: int, k: int, groups: int, gate: Gate | None, dtype: torch.dtype
+) -> None:
+    x, _ = inputs(5, n, k, dtype)
+    codes, scales = coded(n, k, groups)
+    out = skinny_gemm(x, codes, scratch, scales_NG=scales, gate=gate)
+    twin = skinny_gemm_twin(x, codes, scales_NG=scales, gate=gate)
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(out, twin, atol=tolerance, rtol=tolerance)
+
+
+def test_eight_bits_come_before_bias_gate_and_residual(scratch: Scratch) -> None:
+    (x, _), (codes, scales) = inputs(3, 76, 1056), coded(76, 1056, 9)
+    fused = {"bias_N": torch.randn(76), "gate": Gate.GELU_TANH, "residual_MN": torch.randn(3, 38)}
+    out = skinny_gemm(x, codes, scratch, scales_NG=scales, **fused)
+    twin = skinny_gemm_twin(x, codes, scales_NG=scales, **fused)
+    torch.testing.assert_close(out, twin, atol=1e-5, rtol=1e-5)
+
+
 def test_a_row_does_not_feel_the_batch(scratch: Scratch) -> None:
     x, weight = inputs(7, 70, 1056)
     together = skinny_gemm(x, weight, scratch)
@@ -117,3 +147,29 @@ def test_the_kernel_compiles_to_wgmma_behind_asynchronous_copies(compiled, m, n,
     assert kernel.shared_bytes <= shared, (
         "as many programs should share a multiprocessor as planned"
     )
+
+
+def launch_coded(m: int, n: int, k: int, groups: int, gated: bool) -> None:
+    rows, gate = (2 * n, Gate.SILU) if gated else (n, None)
+    skinny_gemm(
+        torch.empty(m, k, dtype=torch.bfloat16),
+        torch.empty(rows, k, dtype=torch.float8_e4m3fn),
+        Scratch(torch.get_default_device()),
+        scales_NG=torch.empty(rows, groups),
+        gate=gate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "groups", "gated"),
+    [(1, 4096, 14336, 1, False), (64, 4096, 14336, 112, False), (64, 12288, 4096, 32, True)],
+)
+def test_eight_bits_become_sixteen_in_the_registers_of_a_wgmma(
+    compiled, m, n, k, groups, gated
+) -> None:
+    (kernel,) = compiled(launch_coded, m, n, k, groups, gated)
+    kernel.check()
+    assert kernel.wgmma
+    assert not kernel.mma
+    assert kernel.async_copies_16b >= 8
+    assert kernel.shared_bytes <= plan_of(n, k, gated=gated).shared_bytes
