@@ -256,8 +256,9 @@ def sample(
     options = {"TABLES": tables is not None, "enable_fp_fusion": False}
     width = {"WIDTH": triton.next_power_of_2(chunks)}
     chunk_kernel[count, chunks](
-        *what, s.best, s.raw, s.raw_sum, vocab, chunks, CHUNK=s.chunk, num_warps=4, **options
-    )
+        *what, s.best, s.raw, s.raw_sum, vocab, chunks,
+        CHUNK=s.chunk, num_warps=8 if tables else 4, **options,
+    )  # fmt: skip
     cuts = (rows.temperature_R, rows.top_k_R, rows.top_p_R)
     for first, sums in ((True, s.first_sums), (False, s.sums)):
         pivot_kernel[count, parts](

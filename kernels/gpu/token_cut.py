@@ -225,13 +225,16 @@ def _search(
     while low < high:
         two = low + (high - low) // 2
         one, three = low + (two - low) // 2, two + (high - two) // 2
-        to_one, to_two, to_three = base, base, base
+        to_one = tl.zeros([WIDTH, GATHERED], tl.int64)  # added up once, after the loop
+        to_two, to_three = to_one, to_one
         for start in range(0, tl.max(count_C, 0), GATHERED):
             key = gathered_tile(gathered, count_C, start, CHUNK, WIDTH)
             value = mass_of(key) if MASS else tl.full(key.shape, 1, tl.int64)
-            to_one += _total(tl.where(key <= one, value, 0))
-            to_two += _total(tl.where(key <= two, value, 0))
-            to_three += _total(tl.where(key <= three, value, 0))
+            to_one += tl.where(key <= one, value, 0)
+            to_two += tl.where(key <= two, value, 0)
+            to_three += tl.where(key <= three, value, 0)
+        to_one, to_two = base + _total(to_one), base + _total(to_two)
+        to_three = base + _total(to_three)
         after = tl.where(to_two < target, two, tl.where(to_one < target, one, low - 1))
         low, high = (
             tl.where(to_three < target, three, after) + 1,
