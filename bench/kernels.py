@@ -166,10 +166,13 @@ def sampling(report: Report) -> None:
         "top-k 50": Sampling(temperature=1.0, top_k=50),
         "top-p 0.9": Sampling(temperature=1.0, top_p=0.9),
     }
+    cases = {name: (4.0, kind) for name, kind in kinds.items()}
+    cases["top-p 0.9, flat"] = (1.0, kinds["top-p 0.9"])
     for rows in sizes.sampled:
-        logits = normal(machine, rows, sizes.vocab, dtype=sizes.dtype) * 4
+        normals = normal(machine, rows, sizes.vocab, dtype=sizes.dtype)
         scratch = SamplingScratch(rows, sizes.vocab, machine.device)
-        for name, kind in kinds.items():
+        for name, (spread, kind) in cases.items():
+            logits = normals * spread
             draws = draw_rows.draw_rows(rows, machine.device)
             draw_rows.write(draws, [kind] * rows)
             took = machine.timing([partial(sample, logits, draws, scratch)])
