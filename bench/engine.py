@@ -27,7 +27,6 @@ from random_model import Shape, open_runner, random_model, shape_of, tables
 from tercet.clock import MonotonicClock
 from tercet.config import EngineConfig
 from tercet.ids import FIRST_EPOCH, RequestId
-from tercet.kernels.gpu import overlap
 from tercet.request import RequestSpec, Sampling
 from tercet.workers.engine import Engine
 from tercet.workers.events import Run
@@ -212,11 +211,6 @@ def ablations(report: Report, bench: Bench) -> None:
             table.add(*point, without, took.p50_us / 1e3, ratio)
 
     compare("running ahead", ahead=False, steps=bench.steps)
-    if not report.machine.dry:
-        overlap.Switch.on = False
-        graphs(bench, [batch for batch, _ in points])
-        compare("kernels that begin early", ahead=True, steps=bench.steps)
-        overlap.Switch.on = True
     with torch.inference_mode():
         decoder.make(Eager, buckets(bench.engine.running_max))
     compare("graphs", ahead=True, steps=eager_steps)

@@ -84,10 +84,10 @@ def _error(out: torch.Tensor, x: torch.Tensor, weight: Fp8Weight) -> float:
 def main() -> int:
     options = parser(__doc__, "gpu_fp8_products", 120).parse_args()
     torch.manual_seed(0)
-    report = Report(Machine.here(options.dry_run), options.seconds)
+    report = Report(Machine.here(options.dry_run), options.seconds, options.json)
     with torch.inference_mode():
         report.run({"products": products})
-    return report.finish(options.json)
+    return report.finish()
 
 
 if __name__ == "__main__":

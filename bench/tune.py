@@ -167,12 +167,9 @@ def candidates(kind: str) -> Sequence[Candidate]:
     n, k, gated = WEIGHTS[kind.split("/")[1]]
     outputs = n // 2 if gated else n
     return [
-        Plan(64, depth, splits, stages, shared * 1024, ahead)
-        for depth, splits, ahead, (stages, shared) in itertools.product(
-            (128,), (1, 2, 4, 8), (0, 256, 1024), ((4, 112), (8, 200))
-        )
+        Plan(64, 128, splits, stages, shared * 1024)
+        for splits, (stages, shared) in itertools.product((1, 2, 4, 8), ((4, 112), (8, 200)))
         if (splits == 1 or -(-outputs // 64) * splits <= 2 * PROGRAMS_AIM) and k // splits >= 512
-        if ahead == 256 or stages == 4
     ]
 
 

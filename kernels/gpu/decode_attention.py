@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tercet.kernels.gpu import online_softmax, overlap, page_tile
+from tercet.kernels.gpu import online_softmax, page_tile
 from tercet.kernels.gpu.attend_rows import attend_paged_rows
 from tercet.kernels.gpu.attention_tuning import DecodeTuning
 from tercet.kernels.gpu.device_batch import DeviceBatch
@@ -36,13 +36,12 @@ def split_kernel(
     G: tl.constexpr, GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
     M: tl.constexpr, TILE: tl.constexpr, PADDED: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, SCALED: tl.constexpr, LEVELLED: tl.constexpr,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Each of a program's items: one split of one request, for the query heads of one key/value head."""
     m = tl.arange(0, M)
     d = tl.arange(0, PADDED)
     program = tl.program_id(0)
-    overlap.let_next_begin(EARLY)
     for item in range(tl.load(shares + program), tl.load(shares + program + 1)):
         split = item // G
         head = item % G
@@ -93,13 +92,12 @@ def split_kernel(
 def combine_kernel(
     partial, partial_log, splits, query_starts, sinks, out, out_row, out_head,
     G: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    SPLITS: tl.constexpr, PADDED: tl.constexpr, SINKS: tl.constexpr, EARLY: tl.constexpr,
+    SPLITS: tl.constexpr, PADDED: tl.constexpr, SINKS: tl.constexpr,
 ):  # fmt: skip
     """One row of one query head; a sink takes part here, and only here."""
     request = tl.program_id(0)
     head = tl.program_id(1)
     i = tl.program_id(2)
-    overlap.wait(EARLY)
     row = tl.load(query_starts + request)
     rows = tl.load(query_starts + request + 1) - row
     if (i >= rows) | (rows > ROWS):
@@ -167,14 +165,12 @@ def decode_attention(
         G=heads_kv, GROUP=group, T=tokens, D=dim, ROWS=tasks.rows, M=m, TILE=tuning.tile,
         PADDED=padded, WINDOW=rule.window, SOFTCAP=rule.softcap, SCALED=scales is not None,
         LEVELLED=fed.levelled, OPERAND=fed.kind, PRECISION=fed.precision, num_warps=tuning.warps, num_stages=tuning.stages,
-        # Begun early, programs would crowd the multiprocessors that are free, and stay there.
-        EARLY=overlap.possible(q_NHD),
     )  # fmt: skip
     combine_kernel[batch.requests, heads, tasks.rows](
         partial, partial_log, tasks.splits_R1, batch.query_starts_R1, rule.sinks, out_NHD,
         *out_NHD.stride()[:2], G=heads_kv, GROUP=group, D=dim, ROWS=tasks.rows,
         SPLITS=COMBINED_SPLITS, PADDED=padded, SINKS=rule.sinks is not None,
-        num_warps=COMBINING_WARPS, **overlap.overlap(q_NHD),
+        num_warps=COMBINING_WARPS,
     )  # fmt: skip
 
 

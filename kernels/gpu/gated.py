@@ -11,8 +11,6 @@ import triton
 import triton.language as tl
 from torch.nn import functional as F
 
-from tercet.kernels.gpu import overlap
-
 TILE = 1024
 
 
@@ -34,11 +32,10 @@ def activate(gate, GELU: tl.constexpr):
 
 
 @triton.jit
-def gated_kernel(x, out, x_row, HALF: tl.constexpr, TILE: tl.constexpr, GELU: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
+def gated_kernel(x, out, x_row, HALF: tl.constexpr, TILE: tl.constexpr, GELU: tl.constexpr):
     n = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * TILE + tl.arange(0, TILE)
     inside = at < HALF
-    overlap.wait(EARLY)
     gate = tl.load(x + n * x_row + at, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(x + n * x_row + HALF + at, mask=inside, other=0.0).to(tl.float32)
     y = activate(gate, GELU) * up
@@ -56,7 +53,6 @@ def gated(x_N2I: torch.Tensor, gate: Gate) -> torch.Tensor:
         tile = min(TILE, triton.next_power_of_2(half))
         gated_kernel[rows, triton.cdiv(half, tile)](
             x_N2I, out_NI, x_N2I.stride(0), HALF=half, TILE=tile, GELU=gate is Gate.GELU_TANH,
-            **overlap.overlap(x_N2I),
         )  # fmt: skip
     return out_NI
 

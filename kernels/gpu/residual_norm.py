@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from tercet.kernels import reference
-from tercet.kernels.gpu import overlap
 
 DEPTH_MAX = 32768
 
@@ -26,12 +25,11 @@ class Normed(NamedTuple):
 @triton.jit
 def norm_kernel(
     x, residual, scale, out, total, x_row, residual_row, eps,
-    D: tl.constexpr, TILE: tl.constexpr, ADD: tl.constexpr, EARLY: tl.constexpr,
+    D: tl.constexpr, TILE: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, TILE)
     inside = at < D
-    overlap.wait(EARLY)
     y = tl.load(x + n * x_row + at, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         y += tl.load(residual + n * residual_row + at, mask=inside, other=0.0).to(tl.float32)
@@ -96,5 +94,4 @@ def _launch(
         norm_kernel[rows,](
             x_ND, residual_ND, scale_D, out_ND, sum_ND, x_ND.stride(0), residual_ND.stride(0), eps,
             D=depth, TILE=triton.next_power_of_2(depth), ADD=add, num_warps=warps_for(depth),
-            **overlap.overlap(x_ND),
         )  # fmt: skip

@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 
 from tercet.kernels import reference
-from tercet.kernels.gpu import overlap
 from tercet.kernels.gpu.page_scales import QUANTISED, PageScales
 from tercet.kernels.kv_codec_triton import encode
 
@@ -95,13 +94,12 @@ def rope_kernel(
     page_stride, value_offset, page_head, page_slot, turn_axis, table_row,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, F: tl.constexpr, T: tl.constexpr,
     HEADS: tl.constexpr, HALF: tl.constexpr, REST: tl.constexpr, WHOLE: tl.constexpr,
-    AXES: tl.constexpr, NORM: tl.constexpr, CODE: tl.constexpr, EARLY: tl.constexpr,
+    AXES: tl.constexpr, NORM: tl.constexpr, CODE: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """A program takes a few heads of one row: of queries, or of keys together with their values."""
     n = tl.program_id(0).to(tl.int64)
     pair = tl.arange(0, HALF)[None, :]
     rest = tl.arange(0, REST)[None, :]
-    overlap.wait(EARLY)
     if AXES:
         axis = tl.load(axes + pair, mask=pair < F, other=0)
         turn = tl.load(turns + axis.to(tl.int64) * turn_axis + n, mask=pair < F, other=0)
@@ -128,6 +126,11 @@ def rope_kernel(
     to = pages + page.to(tl.int64) * page_stride + heads * page_head + (position % T) * page_slot
     source = k + n * k_row + heads * k_head
     x, y, z = _turned(source, k_scale, angle, known, eps, D, F, HALF, REST, NORM)
+    if KEEP:
+        own = k.dtype.element_ty
+        tl.store(source + pair, x.to(own), mask=known & (pair < F))
+        tl.store(source + F + pair, y.to(own), mask=known & (pair < F))
+        tl.store(source + 2 * F + rest, z.to(own), mask=known & (rest < D - 2 * F))
     kind = pages.dtype.element_ty
     x, y = _coded(x, k_worth, heads, known, CODE), _coded(y, k_worth, heads, known, CODE)
     z = _coded(z, k_worth, heads, known, CODE)
@@ -152,10 +155,11 @@ def rope_and_write(
     norms: HeadNorms | None = None,
     scales: PageScales | None = None,
     out_NHD: torch.Tensor | None = None,
+    turn_keys: bool = False,
 ) -> torch.Tensor:
     """Writes keys and values into their pages, and returns the queries that attend to them.
 
-    `out_NHD` may be `q_NHD` itself. Rows, heads and pages may lie at any distance; `D` is contiguous. Pages are
+    `turn_keys` leaves in `k_NGD`, too, the keys of rows that have a position as queries see them. `out_NHD` may be `q_NHD` itself. Rows, heads and pages may lie at any distance; `D` is contiguous. Pages are
     of any floating type, or codes with `scales`; what a code cannot reach becomes the nearest one.
     """
     _check(q_NHD, k_NGD, v_NGD, pages_B2GTD, places, rotation, scales)
@@ -187,7 +191,7 @@ def rope_and_write(
         H=heads, G=heads_kv, D=depth, F=half, T=tokens, HEADS=of_a_program,
         HALF=triton.next_power_of_2(half), REST=triton.next_power_of_2(max(depth - 2 * half, 1)),
         WHOLE=triton.next_power_of_2(depth), AXES=rotation.axis_F is not None,
-        NORM=norms is not None, CODE=code, **overlap.overlap(q_NHD),
+        NORM=norms is not None, CODE=code, KEEP=turn_keys,
     )  # fmt: skip
     return out
 

@@ -19,7 +19,6 @@ import triton
 import triton.language as tl
 from torch.nn import functional as F
 
-from tercet.kernels.gpu import overlap
 from tercet.kernels.gpu.gated import Gate, activate, gated_twin
 
 ROWS_MAX = 64
@@ -29,7 +28,6 @@ SPLITS_MAX = 16
 K_OF_A_SPLIT_MIN = 512  # with less a program is done when its pipeline has hardly filled
 PROGRAMS_ENOUGH = 64  # so many that cutting K costs more than it brings
 STAGES_MAX = 8
-AHEAD = 256  # columns of the weight that are fetched while the kernel before still runs
 WHOLE_SHARED_BYTES, HALF_SHARED_BYTES = 200 * 1024, 112 * 1024
 """What the stages of a program may take, where it has a multiprocessor for itself, or two share one."""
 GROUP = 128  # K of a group: that of a step, and of the blocks that checkpoints have
@@ -46,7 +44,6 @@ class Plan:
     splits: int
     stages_max: int = STAGES_MAX
     shared_bytes: int = WHOLE_SHARED_BYTES
-    ahead: int = AHEAD
 
 
 def plan_of(outputs: int, k: int, *, gated: bool = False) -> Plan:
@@ -92,8 +89,7 @@ def gemm_kernel(
     M, N, x_row, w_row, s_row, residual_row, out_row,
     K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,
     SPLITS: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
-    BIAS: tl.constexpr, ADD: tl.constexpr, UPCAST: tl.constexpr, AHEAD: tl.constexpr,
-    EARLY: tl.constexpr,
+    BIAS: tl.constexpr, ADD: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """`N` counts the outputs: a gated weight has its gate in the first N rows and up in the next N.
 
@@ -105,17 +101,6 @@ def gemm_kernel(
     EVEN: tl.constexpr = K % DEPTH == 0
     STEPS: tl.constexpr = (K + DEPTH - 1) // DEPTH
     OF_A_SPLIT: tl.constexpr = (STEPS + SPLITS - 1) // SPLITS
-    if EARLY and AHEAD > 0:
-        own_row = tl.minimum(rows, N - 1).to(tl.int64) * w_row + split * (OF_A_SPLIT * DEPTH)
-        overlap.fetch_ahead(
-            weight + own_row, AHEAD * weight.dtype.element_ty.primitive_bitwidth // 8
-        )
-        if GATED:
-            own_row += N.to(tl.int64) * w_row
-            overlap.fetch_ahead(
-                weight + own_row, AHEAD * weight.dtype.element_ty.primitive_bitwidth // 8
-            )
-    overlap.wait(EARLY)
     acc = tl.zeros([TILE, MT], dtype=tl.float32)
     up = acc
     for step in range(split * OF_A_SPLIT, min((split + 1) * OF_A_SPLIT, STEPS)):
@@ -236,23 +221,11 @@ def skinny_gemm(
         0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
         K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits, GROUPS=groups,
         GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,
-        ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret, AHEAD=_ahead(plan, weight_NK),
+        ADD=residual_MN is not None, UPCAST=triton.knobs.runtime.interpret,
         num_warps=4,
         num_stages=min(max(plan.shared_bytes // step_bytes, 2), plan.stages_max),
-        **overlap.overlap(x_MK),
     )  # fmt: skip
     return out_MN
-
-
-def _ahead(plan: Plan, weight_NK: torch.Tensor) -> int:
-    """Columns that each program fetches ahead: whole pieces of 16 bytes of its own part of K, or none."""
-    k, size = weight_NK.shape[1], weight_NK.element_size()
-    steps = triton.cdiv(k, plan.depth)
-    of_a_split = triton.cdiv(steps, plan.splits) * plan.depth
-    last = k - (plan.splits - 1) * of_a_split
-    columns = min(plan.ahead, of_a_split, last) // 16 * 16
-    aligned = weight_NK.stride(0) * size % 16 == 0 and weight_NK.data_ptr() % 16 == 0
-    return max(columns, 0) if aligned else 0
 
 
 def skinny_gemm_twin(

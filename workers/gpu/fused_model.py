@@ -72,9 +72,10 @@ class FusedLayer:
         heads = qkv_NHD.shape[1] - 2 * self.kv_heads
         q_NHD, k_NGD, v_NGD = torch.split(qkv_NHD, [heads, self.kv_heads, self.kv_heads], 1)
         q_NHD = rope_and_write(
-            q_NHD, k_NGD, v_NGD, pages, step.places, rotation, norms=self.head_norms
-        )
-        seen_NHD = step.attend(q_NHD, pages, self.rule)
+            q_NHD, k_NGD, v_NGD, pages, step.places, rotation,
+            norms=self.head_norms, turn_keys=step.is_fresh,
+        )  # fmt: skip
+        seen_NHD = step.attend(q_NHD, k_NGD, v_NGD, pages, self.rule)
         x_NC = self.output.add(seen_NHD.flatten(1), x_NC)
         return self.down.add(self.gate_up.gated(self.mlp_norm(x_NC), self.gate), x_NC)
 

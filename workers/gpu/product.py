@@ -6,18 +6,15 @@ Legend: M rows, K features in, N features out.
 import torch
 
 from tercet.kernels.gpu.gated import Gate, gated
-from tercet.kernels.gpu.skinny_gemm import ROWS_MAX
 from tercet.workers.gpu.weights import Weight
 
 
 class Product:
     """`x W^T + b`. Few rows go through the kernel for them."""
 
-    def __init__(
-        self, weight: Weight, bias_N: torch.Tensor | None, few_rows: int = ROWS_MAX
-    ) -> None:
+    def __init__(self, weight: Weight, bias_N: torch.Tensor | None) -> None:
         self._weight, self._bias_N = weight, bias_N
-        self.few_rows = few_rows
+        self.few_rows = weight.few_rows
         """So many rows go through the kernel for few."""
 
     def __call__(self, x_MK: torch.Tensor) -> torch.Tensor:

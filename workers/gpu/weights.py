@@ -23,8 +23,15 @@ CODES_READ_MAX = 4
 """Reading codes, writing the plain weight and reading that moves as many bytes as reading the codes five times."""
 
 
+PLAIN_FEW_ROWS = 32
+"""More rows of plain weights are as fast through the vendor's library, on an H200."""
+
+
 class Weight(Protocol):
     """Multiplies few rows in our kernel, with what follows fused in, and many as is best for its type."""
+
+    few_rows: int
+    """So many rows are few, and no more than our kernel takes."""
 
     def few(
         self,
@@ -50,6 +57,8 @@ class Weight(Protocol):
 
 class PlainWeight:
     """See `Weight`. Many rows go through the vendor's library."""
+
+    few_rows = PLAIN_FEW_ROWS
 
     def __init__(self, weight_NK: torch.Tensor, scratch: Scratch) -> None:
         self._weight_NK, self._scratch = weight_NK, scratch
@@ -84,6 +93,8 @@ class CodedWeight:
     vendor's library can scale them so; else they go through our kernel a few at a time, or, where that would read the codes
     too often, through the library with the plain weight, made for the while.
     """
+
+    few_rows = ROWS_MAX
 
     def __init__(self, stored: Fp8Weight, scratch: Scratch) -> None:
         self._stored, self._scratch = stored, scratch

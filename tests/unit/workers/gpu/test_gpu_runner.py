@@ -14,6 +14,7 @@ from tercet.wire import Tokens
 from tercet.workers.checkpoint import Checkpoint
 from tercet.workers.engine import Engine
 from tercet.workers.events import Event, Expose, Freeze, Held, Run, Said, Thaw
+from tercet.workers.gpu import attention_step
 from tercet.workers.gpu.decoder import buckets
 from tercet.workers.gpu.gpu_runner import GpuRunner
 from tercet.workers.model_runner import ModelRunner
@@ -100,6 +101,23 @@ def test_a_step_is_fed_with_the_token_that_only_the_device_has(
     known = [*prompt, *(token for token in tokens[:2] if token is not None)]
     logits = runner.forward([Slice(known, 0, [1, 3], True, 3)])
     assert int(logits.argmax()) == tokens[2]
+
+
+def test_prompts_without_anything_before_them_are_read_from_where_they_were_made(
+    path: Path, open_runner: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the same bits, beside a decode; what comes after finds the same keys in the pages."""
+    prompts = [[(7 * i + j) % 48 for i in range(9 + j)] for j in range(2)]
+    said = []
+    for rows_min in (1024, 8):
+        monkeypatch.setattr(attention_step, "FRESH_ROWS_MIN", rows_min)
+        runner, _ = open_runner(path)
+        runner.forward([Slice([5, 9], 0, [7], False, 0)])
+        slices = [Slice(prompts[j], 0, [2 * j, 2 * j + 1], True, j + 1) for j in range(2)]
+        first = runner.forward([Slice([4], 2, [7], True, 0), *slices])
+        after = [Slice([3], 9 + j, [2 * j, 2 * j + 1], True, j + 1) for j in range(2)]
+        said.append(torch.cat([first, runner.forward(after)]))
+    assert torch.equal(said[0], said[1])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
