@@ -66,6 +66,8 @@ class PrefixIndex:
         if not bit:
             return 0
         steps = self._depth(bit, names, step, 0, len(names) // step)
+        if step == 1:
+            return steps
         return self._depth(bit, names, 1, steps * step, min(steps * step + step - 1, len(names)))
 
     def nearest(self, names: Sequence[PrefixName], beyond: int = 0) -> Iterator[Life]:

@@ -150,6 +150,8 @@ class Tally:
     outcome: Outcome = Outcome.RUNNING
     finish: FinishReason | None = None
     error: str = ""
+    explained: bool = True
+    """Whether the record says why these workers; in a simulation nobody asks."""
     moves: Moves = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,8 +161,9 @@ class Tally:
         """A worker was chosen to begin with it, for the first time or again."""
         worker = route.view.worker
         self.reason = route.reason
-        ask = Ask(self.request, self.prompt_tokens + self.output_tokens)
-        self.choices = (note_of(route.choice, ask),)
+        if self.explained:
+            ask = Ask(self.request, self.prompt_tokens + self.output_tokens)
+            self.choices = (note_of(route.choice, ask),)
         self.prefill_worker = worker if route.hand_off else None
         self.decode_worker = None if route.hand_off else worker
         if self.dispatched_s is None:
@@ -173,7 +176,8 @@ class Tally:
     def bound(self, choice: Choice) -> None:
         """A worker was chosen to adopt it; the last one counts."""
         self.decode_worker = choice.view.worker
-        self.choices = (*self.choices[:1], note_of(choice))
+        if self.explained:
+            self.choices = (*self.choices[:1], note_of(choice))
 
     def relocated(self, source: WorkerId, choice: Choice, now_s: float) -> None:
         """A worker was chosen to take it over while it runs."""

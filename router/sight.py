@@ -104,8 +104,7 @@ class Sight:
 
     def hit(self, life: Life, names: Sequence[PrefixName]) -> int:
         """How many leading blocks of `names` that worker has."""
-        ours = self._index.hit(life, names)
-        return max(ours, self._hearsay.hit(life, names)) if len(self._hearsay) else ours
+        return max(self._index.hit(life, names), self._hearsay.hit(life, names))
 
     def hits(self, names: Sequence[PrefixName]) -> dict[Life, int]:
         """The same of all workers that have any."""

@@ -256,8 +256,11 @@ class BlockPool:
         idle, cached, hash_of, vacant = self._idle, self._cached, self._hash_of, self._vacant
         retained = len(self._retentions) > 0
         for _ in range(count):
-            block = self._next_victim() if retained else next(iter(idle))
-            del idle[block]
+            if retained:
+                block = self._next_victim()
+                del idle[block]
+            else:
+                block, _ = idle.popitem(last=False)
             del cached[hash_of.pop(block)]
             vacant[block] = True
         self._vacancies += count

@@ -63,6 +63,8 @@ class Scheduler:
         """So many tokens of these running sequences and of the queue."""
         batch = Batch()
         self._short_of_blocks = False
+        if not (running or self.waiting):
+            return batch
         remaining = [(s, s.remaining) for s in running]
         prefilling = [s for s, tokens in remaining if tokens > 1]
         for sequence in [s for s, tokens in remaining if tokens == 1]:
@@ -357,6 +359,9 @@ class Scheduler:
     def _free_blocks(self, sequence: Sequence, quarantine: Iterable[BlockId]) -> None:
         doubtful = set(quarantine)
         blocks = sequence.forget_blocks()
+        if not doubtful:
+            self.pool.release(blocks)
+            return
         self.pool.quarantine(block for block in blocks if block in doubtful)
         self.pool.release([block for block in blocks if block not in doubtful])
 

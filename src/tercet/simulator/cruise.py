@@ -208,7 +208,8 @@ class CruiseScheduler(Scheduler):
         self._left(sequence)
 
     def pending_prefill_tokens(self) -> int:
-        return self._pending(self._others)
+        others = self._others
+        return self._pending(others) if others or self.waiting else 0
 
     def context_tokens(self) -> int:
         others = sum([len(sequence.tokens) for sequence in self._others])

@@ -60,7 +60,7 @@ class Acquaintance:
         return now_s - self.heard_s
 
     def suspect(self, now_s: float) -> bool:
-        return self.report_age_s(now_s) > self.suspect_s
+        return now_s - self.heard_s > self.suspect_s
 
 
 class NamedPrefix(Prefix):
@@ -124,13 +124,16 @@ class Visit:
             arrival.session,
             arrival.priority,
             arrival.tenant,
+            explained=False,
         )
         self._pilot = reception.admit(spec, self._slot, tally, self, None)
 
     def _leave(self) -> None:
+        pilot = self._pilot
+        del self._pilot  # it knows us, and neither is to be left to the garbage collector
         with self._slot:
-            self._entrance.reception.release(self._pilot)
-        self._over(self._arrival, self._pilot.record())
+            self._entrance.reception.release(pilot)
+        self._over(self._arrival, pilot.record())
 
 
 class Entrance:

@@ -1,6 +1,7 @@
 """Time that passes when nothing is left to be done now. A clock and an event loop's timers for the code that is simulated."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TypeVarTuple
@@ -29,15 +30,20 @@ class Timeline:
         self._now_s = 0.0
         self._asked = 0
         self._heap: list[Alarm] = []
+        self._now: deque[Alarm] = deque()
+        """What is to happen at this time, and was asked for since it came: after what was asked for before."""
 
     def now_s(self) -> float:
         return self._now_s
 
     def call_at(self, at_s: float, callback: Callable[[*Ts], object], /, *args: *Ts) -> Alarm:
         """At that time, or now if that is over."""
-        now_s = self._now_s
+        if at_s <= self._now_s:
+            alarm = Alarm(self._now_s, 0, callback, args)
+            self._now.append(alarm)
+            return alarm
         self._asked += 1
-        alarm = Alarm(at_s if at_s > now_s else now_s, self._asked, callback, args)
+        alarm = Alarm(at_s, self._asked, callback, args)
         heappush(self._heap, alarm)
         return alarm
 
@@ -46,11 +52,14 @@ class Timeline:
 
     def run(self, while_: Callable[[], bool], until_s: float = math.inf) -> None:
         """Let things happen as long as `while_` holds and there is any before `until_s`."""
-        heap = self._heap
-        while heap and while_():
-            if heap[0].at_s > until_s:
+        heap, now = self._heap, self._now
+        while (now or heap) and while_():
+            if now and not (heap and heap[0].at_s <= self._now_s):
+                alarm = now.popleft()
+            elif heap[0].at_s > until_s:
                 return
-            alarm = heappop(heap)
+            else:
+                alarm = heappop(heap)
             callback = alarm.callback
             if callback is not None:
                 self._now_s = alarm.at_s

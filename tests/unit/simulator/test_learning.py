@@ -66,11 +66,6 @@ class Town:
         return Entrance(name, CONFIG, self.timeline, machines, self.book, dice)
 
 
-def expected_hits(record: RequestRecord) -> set[int]:
-    """Tokens that the candidates were thought to have cached."""
-    return {each.hit_tokens for each in record.choices[0].candidates}
-
-
 def test_a_conversation_is_found_at_another_front_door_after_a_report() -> None:
     town = Town("fg")
     first = town.visit("f", TURNS[0])
@@ -78,14 +73,14 @@ def test_a_conversation_is_found_at_another_front_door_after_a_report() -> None:
     second = town.visit("g", TURNS[1])
     assert second.decode_worker == first.decode_worker
     assert second.cached_tokens == TURNS[0].prompt_tokens
-    assert expected_hits(second) == {0, TURNS[0].prompt_tokens}
+    assert second.predicted_cached_tokens == TURNS[0].prompt_tokens
     assert (town.known("f"), town.known("g")) == (0, 4), "each knows by itself what it sent"
 
 
 def test_before_the_report_nothing_is_known_there() -> None:
     town = Town("fg")
     town.visit("f", TURNS[0])
-    assert expected_hits(town.visit("g", TURNS[1])) == {0}
+    assert town.visit("g", TURNS[1]).predicted_cached_tokens == 0
 
 
 def test_what_a_worker_was_sent_is_forgotten_with_its_life() -> None:
@@ -96,7 +91,7 @@ def test_what_a_worker_was_sent_is_forgotten_with_its_life() -> None:
     assert town.known("g") == 4
     town.wait()
     assert town.known("g") == 0
-    assert expected_hits(town.visit("g", TURNS[1])) == {0}
+    assert town.visit("g", TURNS[1]).predicted_cached_tokens == 0
 
 
 @pytest.mark.parametrize(
