@@ -25,9 +25,13 @@ class Server:
         self._process = process
         self._log = log
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """Processor time of all of them so far. What one that has ended used counts with its parent."""
-        pids = [self._process.pid, *(each.pid for each in descendants(self._process.pid))]
+        pids = [self.pid, *(each.pid for each in descendants(self.pid))]
         return sum(map(_ticks, pids)) / TICKS_PER_S
 
     def check(self) -> None:
