@@ -155,7 +155,8 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--peers", type=Path, help="folder of the peers' virtual environments")
-    parser.add_argument("--deployments", nargs="+", default=[AGGREGATED, APART])
+    both = [AGGREGATED, APART]
+    parser.add_argument("--deployments", nargs="+", choices=both, default=both)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=["50M", "10M"])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--at-once", nargs="+", type=int, default=[1, AT_ONCE_MAX])
@@ -184,10 +185,11 @@ def main() -> None:
     show(rows, ratios)
     for side, reason in skipped.items():
         print(f"skipped {side}: {reason}")
+    shape = {"input": INPUT_TOKENS, "output": OUTPUT_TOKENS, "requests": args.requests}
     report = {
         "versions": versions(args.peers),
         "machine": f"{os.cpu_count()} CPUs",
-        "options": {"input": INPUT_TOKENS, "output": OUTPUT_TOKENS, "rounds": args.rounds},
+        "options": shape | {"rounds": args.rounds},
         "skipped": skipped,
         "ratios": [named(ratio) for ratio in ratios],
         "rows": [named(row) for row in rows],
