@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from tercet.kernels.compiler import load_library
+from tercet.kernels.huge_pages import in_huge_pages
 
 SOURCE = Path(__file__).with_name("packed_linear.cpp")
 PANEL = 64
@@ -36,7 +37,7 @@ def pack(weight_NK: torch.Tensor) -> torch.Tensor:
     side = SIDE_BY_SIDE[weight_NK.dtype]
     columns, depth = weight_NK.shape
     padded = F.pad(weight_NK, (0, 0, 0, -columns % PANEL))
-    return padded.view(-1, PANEL, depth // side, side).transpose(1, 2).contiguous()
+    return in_huge_pages(padded.view(-1, PANEL, depth // side, side).transpose(1, 2).contiguous())
 
 
 def rows_of(packed: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

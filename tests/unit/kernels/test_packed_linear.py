@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from tercet.kernels import reference
+from tercet.kernels.huge_pages import HUGE_BYTES, in_huge_pages
 from tercet.kernels.packed_linear import NativePackedLinear, can_pack, pack, rows_of
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -22,7 +23,7 @@ def make(
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 8, 13, 16, 61])
-@pytest.mark.parametrize(("columns", "depth"), [(64, 16), (1, 2), (63, 34), (200, 130)])
+@pytest.mark.parametrize(("columns", "depth"), [(64, 16), (1, 2), (63, 34), (200, 130), (250, 34)])
 def test_kernel_and_twin_compute_the_product(
     dtype: torch.dtype, rows: int, columns: int, depth: int
 ) -> None:
@@ -33,6 +34,26 @@ def test_kernel_and_twin_compute_the_product(
         out = product(x, pack(weight), bias, columns)
         assert out.dtype == dtype
         torch.testing.assert_close(out.double(), exact, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_a_row_alone_gives_what_it_gives_in_company(dtype: torch.dtype) -> None:
+    """To the bit, though its panels are then read side by side."""
+    x, weight, bias = make(7, 1000, 70, dtype)
+    product, packed = NativePackedLinear(dtype), pack(weight)
+    together = product(x, packed, bias, 1000)
+    for row in range(7):
+        assert torch.equal(product(x[row : row + 1], packed, bias, 1000)[0], together[row])
+
+
+def test_large_weights_move_and_stay_what_they_are() -> None:
+    """Into memory that begins where a large page does."""
+    small, large = torch.randn(100), torch.randn(3, 300_001)
+    assert in_huge_pages(small) is small
+    moved = in_huge_pages(large)
+    assert torch.equal(moved, large)
+    assert moved.is_contiguous()
+    assert moved is large or moved.data_ptr() % HUGE_BYTES == 0
 
 
 def test_leading_axes_are_kept_and_rows_need_not_be_contiguous() -> None:
