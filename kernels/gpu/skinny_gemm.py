@@ -118,20 +118,8 @@ def gemm_kernel(
         if GATED:
             second, others = weight + N.to(tl.int64) * w_row, scales + N.to(tl.int64) * s_row
             up = _step(
-                up,
-                second,
-                others,
-                rows,
-                columns,
-                step,
-                x_tile,
-                N,
-                K,
-                w_row,
-                s_row,
-                EVEN,
-                GROUPS > 1,
-            )
+                up, second, others, rows, columns, step, x_tile, N, K, w_row, s_row, EVEN, GROUPS > 1
+            )  # fmt: skip
 
     if SPLITS > 1:
         area: tl.constexpr = TILE * MT
@@ -207,11 +195,8 @@ def skinny_gemm(
         assert scales_NG.stride(1) == 1, scales_NG.stride()
     tiles, width = triton.cdiv(outputs, plan.tile), max(ROWS_MIN, triton.next_power_of_2(rows))
     halves = 2 if gate else 1
-    weight_bytes, x_bytes = (
-        halves * plan.tile * weight_NK.element_size(),
-        width * x_MK.element_size(),
-    )
-    step_bytes = (weight_bytes + x_bytes) * plan.depth
+    weight_bytes = halves * plan.tile * weight_NK.element_size()
+    step_bytes = (weight_bytes + width * x_MK.element_size()) * plan.depth
     gemm_kernel[tiles, plan.splits](
         x_MK, weight_NK, x_MK if scales_NG is None else scales_NG,
         x_MK if bias_N is None else bias_N, x_MK if residual_MN is None else residual_MN,

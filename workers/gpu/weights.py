@@ -17,8 +17,6 @@ from tercet.kernels.gpu.skinny_gemm import ROWS_MAX, Scratch, skinny_gemm
 from tercet.workers.quantised.fp8_weight import Fp8Linear, Fp8Weight
 
 FP8_CAPABILITY_MIN = (8, 9)
-FP8_ALIGNMENT = 16
-"""Sizes of what the vendor's library multiplies in 8 bits are multiples of it."""
 CODES_READ_MAX = 4
 """Reading codes, writing the plain weight and reading that moves as many bytes as reading the codes five times."""
 
@@ -98,11 +96,6 @@ class CodedWeight:
 
     def __init__(self, stored: Fp8Weight, scratch: Scratch) -> None:
         self._stored, self._scratch = stored, scratch
-        self._rounds = (
-            stored.rounds_inputs
-            and stored.scales_NG.shape[1] == 1
-            and all(size % FP8_ALIGNMENT == 0 for size in stored.codes_NK.shape)
-        )
 
     def few(
         self,
@@ -126,7 +119,7 @@ class CodedWeight:
 
     def many(self, x_MK: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
         """See `Weight`."""
-        if self._rounds and x_MK.dtype == torch.bfloat16:
+        if self._stored.rounds(x_MK.dtype):
             return self._rounded(x_MK, bias_N)
         if len(x_MK) <= CODES_READ_MAX * ROWS_MAX:
             return torch.cat(
