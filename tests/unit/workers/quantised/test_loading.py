@@ -1,6 +1,7 @@
 """A quantised checkpoint is served like the plain one that has the same weights, or refused with the reason."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,18 @@ def test_what_cannot_be_read_is_refused_with_the_reason(
     described(pair.quantised, lambda settings: settings.update(changed))
     with pytest.raises(ModelUnsupported, match=reason):
         opened(pair.quantised)
+
+
+@pytest.mark.parametrize(
+    ("layout", "module"), [("awq", "awq_layout"), ("compressed int4", "compressed_layout")]
+)
+def test_a_library_that_is_missing_is_named(
+    save_pair: Save, monkeypatch: pytest.MonkeyPatch, layout: str, module: str
+) -> None:
+    path = save_pair(layout, num_hidden_layers=1).quantised
+    monkeypatch.setitem(sys.modules, f"tercet.workers.quantised.{module}", None)
+    with pytest.raises(ModelUnsupported, match="needs compressed-tensors installed"):
+        opened(path)
 
 
 def test_weights_that_are_not_there_are_not_made_up(save_pair: Save) -> None:
