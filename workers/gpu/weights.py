@@ -156,7 +156,7 @@ def merged(linears: Sequence[nn.Module], scratch: Scratch) -> Weight | None:
     groups = {(linear.stored.group, linear.scales.shape[1]) for linear in coded}
     if len(coded) < len(linears) or len(groups) > 1:
         return None
-    codes_NK, scales_NG = _joined(coded, "weight"), _joined(coded, "scales")
+    codes_NK, scales_NG = _joined(coded, "weight"), _joined(coded, "scales", turned=True)
     ((group, _),) = groups
     rounds_inputs = all(linear.stored.rounds_inputs for linear in coded)
     return CodedWeight(Fp8Weight(codes_NK, scales_NG, group, rounds_inputs), scratch)
@@ -167,12 +167,12 @@ def multiplies_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY_MIN
 
 
-def _joined(modules: Sequence[nn.Module], name: str) -> torch.Tensor:
-    """Their parameters one behind the other; each keeps its part as a view."""
+def _joined(modules: Sequence[nn.Module], name: str, turned: bool = False) -> torch.Tensor:
+    """Their parameters one behind the other; each keeps its part as a view. Turned ones have their columns in one piece."""
     parts: list[torch.Tensor] = [module.get_parameter(name) for module in modules]
     if len(parts) == 1:
         return parts[0]
-    whole = torch.cat(parts)
+    whole = torch.cat([part.T for part in parts], 1).T if turned else torch.cat(parts)
     views = torch.split(whole, [len(part) for part in parts])
     for module, view in zip(modules, views, strict=True):
         setattr(module, name, nn.Parameter(view, requires_grad=False))

@@ -22,7 +22,7 @@ class Fp8Weight:
 
     codes_NK: torch.Tensor
     scales_NG: torch.Tensor
-    """fp32."""
+    """fp32; those of one group lie side by side, as kernels read them."""
     group: int
     """K of one group."""
     rounds_inputs: bool
@@ -45,8 +45,8 @@ class Fp8Weight:
             return cls(codes_NK, scales.reshape(rows, 1), k, rounds_inputs)
         if block is None or scales.shape != (-(-rows // block[0]), -(-k // block[1])):
             raise ValueError(f"scales {tuple(scales.shape)} do not fit weights {(rows, k)}")
-        scales_NG = scales.repeat_interleave(block[0], 0)[:rows].contiguous()
-        return cls(codes_NK, scales_NG, min(block[1], k), rounds_inputs)
+        scales_GN = scales.T.repeat_interleave(block[0], 1)[:, :rows].contiguous()
+        return cls(codes_NK, scales_GN.T, min(block[1], k), rounds_inputs)
 
     @property
     def fits_kernels(self) -> bool:
