@@ -38,7 +38,7 @@ def variants(machine: Machine, sizes: Sizes, n: int, k: int, scratch: Scratch) -
     codes = (60 * normal(machine, n, k, dtype=torch.float32)).clamp(-448, 448).to(CODES)
 
     def scaled(groups: int, group: int) -> Fp8Weight:
-        scales = torch.rand(n, groups, device=machine.device) * k**-0.5 / 30
+        scales = torch.rand(groups, n, device=machine.device).T * k**-0.5 / 30
         return Fp8Weight(codes, scales, group, rounds_inputs=True)
 
     row, block = scaled(1, k), scaled(-(-k // GROUP), GROUP)

@@ -12,28 +12,28 @@ TILE = 1024
 
 @triton.jit
 def decoded_kernel(
-    codes, scales, out, codes_row, scales_row, K: tl.constexpr, GROUP: tl.constexpr,
+    codes, scales, out, codes_row, s_row, s_group, K: tl.constexpr, GROUP: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * TILE + tl.arange(0, TILE)
     inside = at < K
     y = tl.load(codes + n * codes_row + at, mask=inside, other=0.0).to(tl.float32)
-    y *= tl.load(scales + n * scales_row + at // GROUP, mask=inside, other=0.0)
+    y *= tl.load(scales + n * s_row + at // GROUP * s_group, mask=inside, other=0.0)
     tl.store(out + n * K + at, y.to(out.dtype.element_ty), mask=inside)
 
 
 def decoded(
     codes_NK: torch.Tensor, scales_NG: torch.Tensor, group: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """`codes[n, k] * scales[n, k // group]`, rounded once; rows may lie at any distance."""
+    """`codes[n, k] * scales[n, k // group]`, rounded once; rows may lie at any distance, and scales anyhow."""
     rows, k = codes_NK.shape
     assert scales_NG.shape == (rows, triton.cdiv(k, group)), (scales_NG.shape, codes_NK.shape)
-    assert codes_NK.stride(1) == scales_NG.stride(1) == 1, (codes_NK.stride(), scales_NG.stride())
+    assert codes_NK.stride(1) == 1, codes_NK.stride()
     out_NK = torch.empty((rows, k), dtype=dtype, device=codes_NK.device)
     tile = min(TILE, triton.next_power_of_2(k))
     decoded_kernel[rows, triton.cdiv(k, tile)](
-        codes_NK, scales_NG, out_NK, codes_NK.stride(0), scales_NG.stride(0),
+        codes_NK, scales_NG, out_NK, codes_NK.stride(0), *scales_NG.stride(),
         K=k, GROUP=group, TILE=tile,
     )  # fmt: skip
     return out_NK

@@ -68,7 +68,7 @@ class Scratch:
 
 @triton.jit
 def _step(
-    acc, weight, scales, rows, columns, step, x_tile, N, K, w_row, s_row,
+    acc, weight, scales, rows, columns, x_tile, N, K, w_row, s_row,
     EVEN: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Adds one step's product; `[TILE, MT]`."""
@@ -78,7 +78,7 @@ def _step(
         inside &= columns[None, :] < K
     w = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first").to(x_tile.dtype)
     if GROUPED:
-        scale = tl.load(scales + rows.to(tl.int64) * s_row + step, mask=rows < N, other=0.0)
+        scale = tl.load(scales + rows * s_row, mask=rows < N, other=0.0)
         return acc + tl.dot(w, x_tile, input_precision="ieee") * scale[:, None]
     return tl.dot(w, x_tile, acc, input_precision="ieee")
 
@@ -86,7 +86,7 @@ def _step(
 @triton.jit(do_not_specialize=["M"])  # it changes from batch to batch
 def gemm_kernel(
     x, weight, scales, bias, residual, out, parts, done,
-    M, N, x_row, w_row, s_row, residual_row, out_row,
+    M, N, x_row, w_row, s_row, s_group, residual_row, out_row,
     K: tl.constexpr, TILE: tl.constexpr, MT: tl.constexpr, DEPTH: tl.constexpr,
     SPLITS: tl.constexpr, GROUPS: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
     BIAS: tl.constexpr, ADD: tl.constexpr, UPCAST: tl.constexpr,
@@ -112,25 +112,14 @@ def gemm_kernel(
         if UPCAST:
             x_tile = x_tile.to(tl.float32)
         x_tile = tl.trans(x_tile)
+        of_group = scales + step * s_group
         acc = _step(
-            acc, weight, scales, rows, columns, step, x_tile, N, K, w_row, s_row, EVEN, GROUPS > 1
+            acc, weight, of_group, rows, columns, x_tile, N, K, w_row, s_row, EVEN, GROUPS > 1
         )
         if GATED:
-            second, others = weight + N.to(tl.int64) * w_row, scales + N.to(tl.int64) * s_row
+            second, of_group = weight + N.to(tl.int64) * w_row, of_group + N.to(tl.int64) * s_row
             up = _step(
-                up,
-                second,
-                others,
-                rows,
-                columns,
-                step,
-                x_tile,
-                N,
-                K,
-                w_row,
-                s_row,
-                EVEN,
-                GROUPS > 1,
+                up, second, of_group, rows, columns, x_tile, N, K, w_row, s_row, EVEN, GROUPS > 1
             )
 
     if SPLITS > 1:
@@ -185,7 +174,8 @@ def skinny_gemm(
     """`x W^T`, summed in fp32, then bias, gate and residual, rounded once; at most 64 rows.
 
     With a gate the weight holds gate and up one behind the other, and the result has half as many columns. With scales,
-    in fp32, the weight is of 8-bit floats; they are one for a row, or one for every `GROUP` of it.
+    in fp32, the weight is of 8-bit floats; they are one for a row, or one for every `GROUP` of it, and those of one group
+    are best side by side in memory, because a step reads them together.
     """
     rows, k = x_MK.shape
     outputs = len(weight_NK) // 2 if gate else len(weight_NK)
@@ -204,20 +194,16 @@ def skinny_gemm(
         assert scales_NG.dtype == torch.float32, scales_NG.dtype
         assert scales_NG.shape == (len(weight_NK), groups), (scales_NG.shape, weight_NK.shape)
         assert groups == 1 or (plan.depth == GROUP and groups == triton.cdiv(k, GROUP)), groups
-        assert scales_NG.stride(1) == 1, scales_NG.stride()
     tiles, width = triton.cdiv(outputs, plan.tile), max(ROWS_MIN, triton.next_power_of_2(rows))
     halves = 2 if gate else 1
-    weight_bytes, x_bytes = (
-        halves * plan.tile * weight_NK.element_size(),
-        width * x_MK.element_size(),
-    )
-    step_bytes = (weight_bytes + x_bytes) * plan.depth
+    weight_bytes = halves * plan.tile * weight_NK.element_size()
+    step_bytes = (weight_bytes + width * x_MK.element_size()) * plan.depth
     gemm_kernel[tiles, plan.splits](
         x_MK, weight_NK, x_MK if scales_NG is None else scales_NG,
         x_MK if bias_N is None else bias_N, x_MK if residual_MN is None else residual_MN,
         out_MN, scratch.parts, scratch.done,
         rows, outputs, x_MK.stride(0), weight_NK.stride(0),
-        0 if scales_NG is None else scales_NG.stride(0),
+        *((0, 0) if scales_NG is None else scales_NG.stride()),
         0 if residual_MN is None else residual_MN.stride(0), out_MN.stride(0),
         K=k, TILE=plan.tile, MT=width, DEPTH=plan.depth, SPLITS=plan.splits, GROUPS=groups,
         GATED=gate is not None, GELU=gate is Gate.GELU_TANH, BIAS=bias_N is not None,

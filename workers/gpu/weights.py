@@ -17,8 +17,6 @@ from tercet.kernels.gpu.skinny_gemm import ROWS_MAX, Scratch, skinny_gemm
 from tercet.workers.quantised.fp8_weight import Fp8Linear, Fp8Weight
 
 FP8_CAPABILITY_MIN = (8, 9)
-FP8_ALIGNMENT = 16
-"""Sizes of what the vendor's library multiplies in 8 bits are multiples of it."""
 CODES_READ_MAX = 4
 """Reading codes, writing the plain weight and reading that moves as many bytes as reading the codes five times."""
 
@@ -98,11 +96,6 @@ class CodedWeight:
 
     def __init__(self, stored: Fp8Weight, scratch: Scratch) -> None:
         self._stored, self._scratch = stored, scratch
-        self._rounds = (
-            stored.rounds_inputs
-            and stored.scales_NG.shape[1] == 1
-            and all(size % FP8_ALIGNMENT == 0 for size in stored.codes_NK.shape)
-        )
 
     def few(
         self,
@@ -126,7 +119,7 @@ class CodedWeight:
 
     def many(self, x_MK: torch.Tensor, bias_N: torch.Tensor | None) -> torch.Tensor:
         """See `Weight`."""
-        if self._rounds and x_MK.dtype == torch.bfloat16:
+        if self._stored.rounds(x_MK.dtype):
             return self._rounded(x_MK, bias_N)
         if len(x_MK) <= CODES_READ_MAX * ROWS_MAX:
             return torch.cat(
@@ -163,7 +156,7 @@ def merged(linears: Sequence[nn.Module], scratch: Scratch) -> Weight | None:
     groups = {(linear.stored.group, linear.scales.shape[1]) for linear in coded}
     if len(coded) < len(linears) or len(groups) > 1:
         return None
-    codes_NK, scales_NG = _joined(coded, "weight"), _joined(coded, "scales")
+    codes_NK, scales_NG = _joined(coded, "weight"), _joined(coded, "scales", turned=True)
     ((group, _),) = groups
     rounds_inputs = all(linear.stored.rounds_inputs for linear in coded)
     return CodedWeight(Fp8Weight(codes_NK, scales_NG, group, rounds_inputs), scratch)
@@ -174,12 +167,12 @@ def multiplies_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY_MIN
 
 
-def _joined(modules: Sequence[nn.Module], name: str) -> torch.Tensor:
-    """Their parameters one behind the other; each keeps its part as a view."""
+def _joined(modules: Sequence[nn.Module], name: str, turned: bool = False) -> torch.Tensor:
+    """Their parameters one behind the other; each keeps its part as a view. Turned ones have their columns in one piece."""
     parts: list[torch.Tensor] = [module.get_parameter(name) for module in modules]
     if len(parts) == 1:
         return parts[0]
-    whole = torch.cat(parts)
+    whole = torch.cat([part.T for part in parts], 1).T if turned else torch.cat(parts)
     views = torch.split(whole, [len(part) for part in parts])
     for module, view in zip(modules, views, strict=True):
         setattr(module, name, nn.Parameter(view, requires_grad=False))

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 CODES = torch.float8_e4m3fn
+LIBRARY_ALIGNMENT = 16
+"""Sizes of what a vendor's library multiplies in 8 bits are multiples of it."""
 KERNEL_GROUP = 128
 """K of a group where there are several, for kernels that multiply in 8 bits."""
 
@@ -20,7 +22,7 @@ class Fp8Weight:
 
     codes_NK: torch.Tensor
     scales_NG: torch.Tensor
-    """fp32."""
+    """fp32; those of one group lie side by side, as kernels read them."""
     group: int
     """K of one group."""
     rounds_inputs: bool
@@ -43,13 +45,22 @@ class Fp8Weight:
             return cls(codes_NK, scales.reshape(rows, 1), k, rounds_inputs)
         if block is None or scales.shape != (-(-rows // block[0]), -(-k // block[1])):
             raise ValueError(f"scales {tuple(scales.shape)} do not fit weights {(rows, k)}")
-        scales_NG = scales.repeat_interleave(block[0], 0)[:rows].contiguous()
-        return cls(codes_NK, scales_NG, min(block[1], k), rounds_inputs)
+        scales_GN = scales.T.repeat_interleave(block[0], 1)[:, :rows].contiguous()
+        return cls(codes_NK, scales_GN.T, min(block[1], k), rounds_inputs)
 
     @property
     def fits_kernels(self) -> bool:
         """It has one scale for a row, or as many as kernels know what to do with."""
         return self.scales_NG.shape[1] == 1 or self.group == KERNEL_GROUP
+
+    def rounds(self, dtype: torch.dtype) -> bool:
+        """Whether many inputs of this type are rounded where it stays: if they are meant to be, and a library scales so."""
+        return (
+            self.rounds_inputs
+            and dtype == torch.bfloat16
+            and self.scales_NG.shape[1] == 1
+            and all(size % LIBRARY_ALIGNMENT == 0 for size in self.codes_NK.shape)
+        )
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight `[N, K]`, rounded once."""

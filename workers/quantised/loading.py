@@ -20,6 +20,7 @@ UNUSED = {
 }
 """Scales of activations and of KV: the former are found anew for each row, the latter is kept in the model's type."""
 LEFT_OVER = ("qweight", "qzeros", "_scale", "_scale_inv", "_packed", "_zero_point", "g_idx")
+"""Ends of names that only quantised weights have."""
 NAMED_MAX = 3
 GENERATION_FILE = "generation_config.json"
 
@@ -65,6 +66,7 @@ def load_plain(
         dtype=dtype,
         attn_implementation="eager",
         local_files_only=True,
+        ignore_mismatched_sizes=True,  # they are told, and refused
         output_loading_info=True,
     )
     strange = {name for name in told["unexpected_keys"] if name.endswith(LEFT_OVER)}
@@ -85,7 +87,7 @@ def load_plain(
 
 @torch.no_grad()
 def keep_fp8(model: PreTrainedModel, weights: Mapping[str, Fp8Weight]) -> bool:
-    """Puts linear layers back into 8 bits; whether one of them means its inputs to be rounded too.
+    """Puts linear layers back into 8 bits; whether one of them rounds its inputs then.
 
     The vocabulary's head stays plain, as does what no kernel can multiply with or transformers has under another name.
     """
@@ -98,7 +100,7 @@ def keep_fp8(model: PreTrainedModel, weights: Mapping[str, Fp8Weight]) -> bool:
             assert linear.weight.shape == weight.codes_NK.shape, name
             parent, _, key = name.rpartition(".")
             setattr(modules[parent], key, Fp8Linear(weight, linear.bias))
-            rounds |= weight.rounds_inputs
+            rounds |= weight.rounds(linear.weight.dtype)
     return rounds
 
 

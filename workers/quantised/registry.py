@@ -40,7 +40,7 @@ def layout_of(settings: Settings) -> Layout:
     try:
         return LAYOUTS[method](settings)
     except ImportError as exc:
-        raise ModelUnsupported(f"{method} weights are read with compressed-tensors: {exc}") from exc
+        raise ModelUnsupported(f"{method} needs compressed-tensors installed: {exc}") from exc
 
 
 def _fp8(settings: Settings) -> Layout:

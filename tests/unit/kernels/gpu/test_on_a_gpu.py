@@ -102,7 +102,7 @@ def test_a_product_does_not_feel_how_many_rows_there_are(n: int, k: int) -> None
 
 def coded_linear(n: int, k: int, groups: int) -> Fp8Linear:
     codes = (60 * normal(n, k).float()).clamp(-448, 448).to(CODES)
-    scales = torch.rand(n, groups, device=DEVICE) * k**-0.5 / 30
+    scales = torch.rand(groups, n, device=DEVICE).T * k**-0.5 / 30
     return Fp8Linear(Fp8Weight(codes, scales, k if groups == 1 else GROUP, True), None)
 
 

@@ -58,9 +58,9 @@ def test_what_is_fused_in_agrees_with_its_twin(
 
 
 def coded(n: int, k: int, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A weight of 8-bit floats and its scales, which differ by much."""
+    """A weight of 8-bit floats and its scales, which differ by much, those of a group side by side."""
     codes = (torch.randn(n, k) * 60).clamp(-448, 448).to(torch.float8_e4m3fn)
-    return codes, torch.rand(n, groups) * k**-0.5 / 30
+    return codes, (torch.rand(groups, n) * k**-0.5 / 30).T
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -85,6 +85,7 @@ def test_eight_bits_come_before_bias_gate_and_residual(scratch: Scratch) -> None
     out = skinny_gemm(x, codes, scratch, scales_NG=scales, **fused)
     twin = skinny_gemm_twin(x, codes, scales_NG=scales, **fused)
     torch.testing.assert_close(out, twin, atol=1e-5, rtol=1e-5)
+    assert torch.equal(out, skinny_gemm(x, codes, scratch, scales_NG=scales.contiguous(), **fused))
 
 
 def test_a_row_does_not_feel_the_batch(scratch: Scratch) -> None:
@@ -155,7 +156,7 @@ def launch_coded(m: int, n: int, k: int, groups: int, gated: bool) -> None:
         torch.empty(m, k, dtype=torch.bfloat16),
         torch.empty(rows, k, dtype=torch.float8_e4m3fn),
         Scratch(torch.get_default_device()),
-        scales_NG=torch.empty(rows, groups),
+        scales_NG=torch.empty(groups, rows).T,
         gate=gate,
     )
 

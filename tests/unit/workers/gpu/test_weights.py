@@ -26,7 +26,7 @@ def linear(
     """`dtype` is that of the bias, and so of what it can be added to."""
     generator = torch.Generator().manual_seed(rows)
     codes = (torch.randn(rows, k, generator=generator) * 60).clamp(-448, 448).to(CODES)
-    scales = torch.rand(rows, groups, generator=generator) * k**-0.5 / 30
+    scales = torch.rand(groups, rows, generator=generator).T * k**-0.5 / 30
     weight = Fp8Weight(codes, scales, k if groups == 1 else KERNEL_GROUP, rounds_inputs)
     return Fp8Linear(weight, torch.randn(rows, generator=generator).to(dtype))
 
@@ -84,6 +84,7 @@ def test_layers_keep_views_of_what_was_merged() -> None:
     first, second = linear(48, 160, 2), linear(16, 160, 2)
     before = [each.stored.dense(torch.float32) for each in (first, second)]
     assert merged([first, second], SCRATCH) is not None
+    assert first.scales.stride() == (1, 64)
     assert first.weight.untyped_storage().data_ptr() == second.weight.untyped_storage().data_ptr()
     for each, plain in zip((first, second), before, strict=True):
         assert torch.equal(each.stored.dense(torch.float32), plain)

@@ -1,6 +1,7 @@
 """A quantised checkpoint is served like the plain one that has the same weights, or refused with the reason."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,9 +82,14 @@ def test_weights_are_those_that_were_stored(save_pair: Save, layout: str) -> Non
             assert torch.equal(weight, expected[name]), name
 
 
-@pytest.mark.parametrize("layout", ["compressed fp8 by channel", "compressed int4", "gptq"])
-def test_answers_are_the_plain_models_token_for_token(save_pair: Save, layout: str) -> None:
-    pair = save_pair(layout)
+@pytest.mark.parametrize(
+    ("layout", "tied"),
+    [("compressed fp8 by channel", False), ("compressed int4", True), ("gptq", False)],
+)
+def test_answers_are_the_plain_models_token_for_token(
+    save_pair: Save, layout: str, tied: bool
+) -> None:
+    pair = save_pair(layout, tie_word_embeddings=tied)
     answers = served(pair.quantised)
     assert answers == served(pair.plain)
     assert len(set(answers[0])) > 2, "the answer is constant: this test would prove nothing"
@@ -171,12 +177,33 @@ def test_what_cannot_be_read_is_refused_with_the_reason(
         opened(pair.quantised)
 
 
+@pytest.mark.parametrize(
+    ("layout", "module"), [("awq", "awq_layout"), ("compressed int4", "compressed_layout")]
+)
+def test_a_library_that_is_missing_is_named(
+    save_pair: Save, monkeypatch: pytest.MonkeyPatch, layout: str, module: str
+) -> None:
+    path = save_pair(layout, num_hidden_layers=1).quantised
+    monkeypatch.setitem(sys.modules, f"tercet.workers.quantised.{module}", None)
+    with pytest.raises(ModelUnsupported, match="needs compressed-tensors installed"):
+        opened(path)
+
+
 def test_weights_that_are_not_there_are_not_made_up(save_pair: Save) -> None:
     path = save_pair("gptq").quantised / "model.safetensors"
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.qweight"]
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(ModelUnsupported, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight"):
+        opened(path.parent)
+
+
+def test_weights_of_another_shape_are_refused(save_pair: Save) -> None:
+    path = save_pair("gptq").quantised / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"] = torch.ones(65)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ModelUnsupported, match=r"have in another shape model\.norm\.weight"):
         opened(path.parent)
 
 
@@ -208,4 +235,3 @@ def test_eight_bit_layers_can_stay_and_give_the_same_logits(save_pair: Save) -> 
     assert type(kept.model.get_output_embeddings()) is torch.nn.Linear
     ids = torch.arange(20)[None]
     assert torch.equal(kept.model(ids).logits, plain.model(ids).logits)
-    assert kept.described != opened(pair.quantised).described
