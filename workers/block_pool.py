@@ -14,7 +14,7 @@ before anything is written: a remote reader that finds the word unchanged after 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,11 @@ class BlockPool:
         self._cached: dict[BlockHash, BlockId] = {}
         self._hash_of: dict[BlockId, BlockHash] = {}
         self._quarantined: set[BlockId] = set()
+        self._comes_to_rest: Callable[[BlockId, BlockHash], None] | None = None
+
+    def watch(self, comes_to_rest: Callable[[BlockId, BlockHash], None]) -> None:
+        """Tell of every cached block that nobody references any more."""
+        self._comes_to_rest = comes_to_rest
 
     @property
     def free(self) -> int:
@@ -101,6 +106,14 @@ class BlockPool:
             found.append(block)
         return found
 
+    def find(self, name: BlockHash) -> BlockId | None:
+        """The cached block of this hash."""
+        return self._cached.get(name)
+
+    def rests(self, block: BlockId, name: BlockHash) -> bool:
+        """Whether it has this content, and nobody references it."""
+        return self._references[block] == 0 and self._hash_of.get(block) == name
+
     def share(self, blocks: Iterable[BlockId]) -> None:
         """One more reference to each of these cached or referenced blocks."""
         for block in blocks:
@@ -132,6 +145,7 @@ class BlockPool:
     def release(self, blocks: Sequence[BlockId]) -> None:
         """One reference less to each; cached blocks stay findable, later ones of a table are evicted before earlier ones."""
         references, hash_of, idle = self._references, self._hash_of, self._idle
+        watcher = self._comes_to_rest
         for block in reversed(blocks):
             left = references[block] = references[block] - 1
             assert left >= 0, f"{block=} is referenced by nobody"
@@ -139,8 +153,17 @@ class BlockPool:
                 continue
             if block in hash_of:
                 idle[block] = None
+                if watcher:
+                    watcher(block, hash_of[block])
             else:
                 self._vacate(block)
+
+    def put_back(self, blocks: Sequence[BlockId]) -> None:
+        """Undo `share` of blocks that would have been evicted next, the first one first: if nobody wants them, they still are."""
+        self.release(blocks)
+        for block in reversed(blocks):
+            if block in self._idle:
+                self._idle.move_to_end(block, last=False)
 
     def register(self, block: BlockId, name: BlockHash) -> None:
         """A referenced block's content is final and may be found under `name`, unless another block already is."""

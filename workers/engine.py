@@ -16,6 +16,8 @@ from tercet.workers.block_pool import BlockPool
 from tercet.workers.engine_load import EngineLoad
 from tercet.workers.events import Command, Event
 from tercet.workers.forward import Forward, Pending
+from tercet.workers.host_tier.copying import Copying, OpenCopier, open_copier
+from tercet.workers.host_tier.host_tier import HostTier
 from tercet.workers.limits import Limits
 from tercet.workers.pace import Pace
 from tercet.workers.runner import BetweenLayers, Runner, RunnerLost, go_on
@@ -60,7 +62,13 @@ class Flight(NamedTuple):
 class Engine:
     """`handle` changes what is to be done, `step` does one batch of it; both must be called by the same thread."""
 
-    def __init__(self, runner: Runner, config: EngineConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        clock: Clock,
+        open_copier: OpenCopier = open_copier,
+    ) -> None:
         self.runner = runner
         blocks, block_tokens = runner.kv.blocks, runner.kv.geometry.block_tokens
         assert block_tokens == config.block_tokens, f"{block_tokens=} {config.block_tokens=}"
@@ -75,14 +83,19 @@ class Engine:
         self._forward, self._clock = Forward(runner, pace, clock), clock
         retained_max = int(config.retention_share_max * blocks)
         self._pool = BlockPool(blocks, runner.kv.generations, retained_max)
-        scheduler = Scheduler(config, self._pool)
+        tier, copier = None, None
+        if config.host_kv_blocks:
+            tier = HostTier(self._pool, config.host_kv_blocks, block_tokens, runner.kv.block_bytes)
+            copier = open_copier(runner.kv, config.host_kv_blocks)
+        scheduler = Scheduler(config, self._pool, tier)
+        self._copying = Copying(scheduler.tier, copier)
         self._steps = Steps(limits, scheduler, pace, start_within_s=config.start_within_s)
         self._flight: Flight | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to say now. Only a command makes it true again, never time alone."""
-        return self._flight is not None or self._steps.has_work
+        return self._flight is not None or self._copying.under_way or self._steps.has_work
 
     def handle(self, command: Command) -> None:
         """Take a command. One for a request that is not here (any more) has no effect.
@@ -100,10 +113,17 @@ class Engine:
         Amid a batch that is computed at once comes what is urgent from `outside`.
         """
         self._pool.expire(self._clock.now_s())
+        self._copying.land()
         chunks = self._steps.plan()
+        self._copying.begin()
+        self._compute_or_wait(chunks, outside)
+        self._copying.begin()
+        return self._steps.take()
+
+    def _compute_or_wait(self, chunks: list[Chunk], outside: Outside) -> None:
         if self._flight is not None:
             if not chunks and self._steps.has_news:
-                return self._steps.take()
+                return
             if self._forward.needs_log(chunks):
                 self._land()
                 chunks = self._steps.runnable(chunks)
@@ -112,9 +132,10 @@ class Engine:
                 partial(self._interject, outside) if self._steps.interruptible else go_on
             )
             self._compute(chunks, between_layers)
-        else:
+        elif self._flight is not None:
             self._land()
-        return self._steps.take()
+        elif not self._steps.has_news:
+            self._copying.wait()
 
     def _interject(self, outside: Outside) -> None:
         """The step under way stands between two layers: whoever has come and may come first is computed, and answered."""

@@ -3,6 +3,7 @@
 import msgspec
 
 from tercet.latency import Coefficients
+from tercet.wire import TierFigures
 
 
 class EngineLoad(msgspec.Struct, frozen=True):
@@ -22,3 +23,4 @@ class EngineLoad(msgspec.Struct, frozen=True):
     decode_coefficients: Coefficients
     head_tokens: int
     urgent: int
+    host: TierFigures

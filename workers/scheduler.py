@@ -9,14 +9,18 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from tercet.config import EngineConfig
-from tercet.ids import BlockId
+from tercet.ids import BlockHash, BlockId
 from tercet.workers.admission import ADMISSIONS
 from tercet.workers.batch import Batch, Chunk
 from tercet.workers.block_pool import BlockPool
+from tercet.workers.host_tier.tier import NoTier, Tier
 from tercet.workers.sequence import Phase, Sequence
 
 SHORT_CHUNK_TOKENS = 512
 """A chunk of at most so many tokens joins a step whatever is in it: a step of its own would read the weights once more."""
+
+FETCHING_MAX = 4
+"""Requests whose KV is fetched at once: one after the other is as fast, but for the time between two of them."""
 
 _rank, _urgency = attrgetter("rank"), attrgetter("urgency")
 
@@ -30,11 +34,13 @@ class Scheduler:
 
     A sequence gets the blocks for all its tokens when it leaves the queue, in one piece, so that prefill never stops for
     memory and a hand-off reads few runs; only decoding asks for more. When there are none, the running sequence of the
-    lowest rank gives up its blocks and later computes again what the prefix cache has lost by then.
+    lowest rank gives up its blocks and later computes again what the prefix cache and the tier behind it have lost by then.
+    Who is to leave the queue and lacks KV that the tier has waits for it, and is passed meanwhile.
     """
 
-    def __init__(self, config: EngineConfig, pool: BlockPool) -> None:
+    def __init__(self, config: EngineConfig, pool: BlockPool, tier: Tier | None = None) -> None:
         self.pool = pool
+        self.tier: Tier = tier or NoTier()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.reserved: set[Sequence] = set()
@@ -85,6 +91,8 @@ class Scheduler:
             if so_far and min(expected, budget) > max(so_far, SHORT_CHUNK_TOKENS):
                 break
             if waits:
+                if self._fetch(sequence):
+                    continue
                 if not self._admit(sequence):
                     self._short_of_blocks = True
                     continue
@@ -104,17 +112,26 @@ class Scheduler:
         while under_way and under_way[0].phase is not Phase.RUNNING:
             under_way.popleft()
         comes = self.waiting and not self._short_of_blocks and self._has_place
-        if comes and not (under_way and under_way[0].urgency < self.waiting[0].urgency):
-            return self.waiting[0]
+        first = self._first if comes else None
+        if first and not (under_way and under_way[0].urgency < first.urgency):
+            return first
         return under_way[0] if under_way else None
+
+    @property
+    def _first(self) -> Sequence | None:
+        """The first in the queue whose KV is not being fetched, if few before it wait for that."""
+        return next((s for s in self.waiting[: FETCHING_MAX + 1] if not s.fetching), None)
 
     def interject(self, before: Sequence, tokens: int) -> Batch:
         """Those in the queue that are more urgent than `before` and have at most so many tokens. Takes blocks from nobody."""
         batch = Batch()
-        while self.waiting and self._has_place:
-            sequence = self.waiting[0]
+        while (sequence := self._first) and self._has_place:
             short = sequence.remaining - sequence.hoped_tokens <= tokens
-            if not (short and sequence.urgency < before.urgency and self._admit(sequence)):
+            if not (short and sequence.urgency < before.urgency):
+                break
+            if self._fetch(sequence):
+                continue
+            if not self._admit(sequence):
                 break
             chunk = Chunk(sequence, min(sequence.remaining, tokens))
             batch.chunks.append(chunk)
@@ -251,7 +268,10 @@ class Scheduler:
                     references[block] = references.get(block, 0) + 1
         assert self.running == sorted(self.running, key=_rank)
         assert self.waiting == sorted(self.waiting, key=_urgency)
+        for block, held in self.tier.references().items():
+            references[block] = references.get(block, 0) + held
         self.pool.check_integrity(references)
+        self.tier.check_integrity()
 
     # ---- blocks ------------------------------------------------------------------------------------------------------
 
@@ -265,10 +285,23 @@ class Scheduler:
         """Sequences that will want another block."""
         return [*self.reserved, *[s for s in self.running if not s.hand_off]]
 
-    def _cached(self, sequence: Sequence, tokens: int) -> list[BlockId]:
-        """The blocks in the prefix cache that hold the first tokens of a sequence, `tokens` at most."""
-        hashes = sequence.block_hashes(self._block_tokens)
-        return self.pool.lookup(hashes[: tokens // self._block_tokens])
+    def _names(self, sequence: Sequence, tokens: int) -> list[BlockHash]:
+        """The hashes of the full blocks of the first tokens of a sequence, `tokens` at most."""
+        return sequence.block_hashes(self._block_tokens)[: tokens // self._block_tokens]
+
+    def _fetch(self, sequence: Sequence) -> bool:
+        """Whether it waits for KV to be fetched, from now on; only if it could be admitted then."""
+        names = self._names(sequence, len(sequence.tokens) - 1)
+        cached = self.pool.lookup(names)
+        if not self.tier.lacks(names, len(cached)):
+            return False
+        self.pool.share(cached)
+        missing = self._blocks_for(sequence) - len(cached)
+        admitted = self._admission.admits(sequence, missing, self._growing)
+        self.pool.release(cached)
+        if admitted:
+            self.tier.fetch(sequence, names, len(cached))
+        return admitted
 
     def _admit(self, sequence: Sequence) -> bool:
         """Move a waiting sequence into the batch. Its last token is computed even if it is cached: logits are wanted."""
@@ -281,7 +314,7 @@ class Scheduler:
 
     def _take_blocks(self, sequence: Sequence, cached_blocks_max: int) -> bool:
         """A table for all tokens, cached blocks, then fresh ones, if that leaves enough for those that will grow."""
-        cached = self._cached(sequence, cached_blocks_max * self._block_tokens)
+        cached = self.pool.lookup(self._names(sequence, cached_blocks_max * self._block_tokens))
         self.pool.share(cached)
         missing = self._blocks_for(sequence) - len(cached)
         fresh = None
@@ -291,6 +324,7 @@ class Scheduler:
             self.pool.release(cached)
             return False
         self.pool.dismiss(sequence.retention)  # the turn that was waited for is here
+        self.tier.took(sequence, len(cached))
         sequence.blocks = cached + fresh
         sequence.computed = len(cached) * self._block_tokens
         sequence.registered_blocks = len(cached)
@@ -342,8 +376,9 @@ class Scheduler:
 
     def _queue(self, sequence: Sequence) -> None:
         sequence.phase = Phase.WAITING
-        cached = self._cached(sequence, len(sequence.tokens) - 1)
-        sequence.hoped_tokens = len(cached) * self._block_tokens
+        names = self._names(sequence, len(sequence.tokens) - 1)
+        reach = self.tier.reach(names, len(self.pool.lookup(names)))
+        sequence.hoped_tokens = reach * self._block_tokens
         if not sequence.due and not sequence.output_tokens:
             own = len(sequence.tokens) - sequence.hoped_tokens
             sequence.due = self._prefilled + int(self._stretch_max * own)

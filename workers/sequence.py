@@ -64,6 +64,10 @@ class Sequence:
     """Until when it should have been prefilled, by the scheduler's count of prefilled tokens; 0 is at once."""
     hoped_tokens: int = 0
     """Leading tokens that the prefix cache held when the sequence joined the queue: an estimate for load figures."""
+    fetching: bool = False
+    """Its KV is on its way from the host to the prefix cache; it waits in the queue for that."""
+    fetched_tokens: int = 0
+    """Tokens whose KV has come so since it last got blocks."""
     cached_tokens: int | None = None
     """Prompt tokens that the prefix cache held when the sequence first got blocks; None before."""
     computed_tokens: int = 0

@@ -172,6 +172,7 @@ class Steps:
             decode_coefficients=self._pace.decode_coefficients,
             head_tokens=scheduler.head_tokens(),
             urgent=sum([sequence.spec.priority > 0 for sequence in scheduler.running]),
+            host=scheduler.tier.figures(),
         )
 
     def check_integrity(self) -> None:

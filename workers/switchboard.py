@@ -161,6 +161,7 @@ class Switchboard:
             draining=self.draining,
             head_tokens=load.head_tokens,
             urgent=load.urgent,
+            host=load.host,
         )
 
     async def close(self) -> None:

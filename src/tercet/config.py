@@ -44,6 +44,11 @@ class EngineConfig(Section, frozen=True, kw_only=True):
     """0, on a GPU, takes as many as `memory_share` leaves room for."""
     memory_share: Annotated[float, Meta(gt=0, le=1)] = 0.92
     """Share of a GPU's memory that weights, computing and KV may have together; for `kv_blocks: 0` only."""
+    host_kv_blocks: NonNegative = 0
+    """KV blocks in host memory for what the device has no room for: requests that gave way and conversations that may go on are
+    copied back instead of computed again; 0 keeps none. For long prompts that come again after more than the device holds has
+    come between, where the machine has memory to spare: a few times `kv_blocks`. It is pinned for a GPU, and all taken at the
+    start."""
     step_tokens_max: Positive = 512
     """Token budget of one step: the chunk of a long prefill is what running decodes leave of it."""
     running_max: Positive = 64

@@ -240,6 +240,24 @@ class MoveWanted(Message, frozen=True):
     to: WorkerId
 
 
+class TierFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """KV that a worker keeps in host memory for its device, and what came of it since the worker started."""
+
+    blocks: int = 0
+    """0 where there is no such memory; then all is 0."""
+    blocks_used: int = 0
+    saved_blocks: int = 0
+    """Copied from the device before they were evicted there."""
+    saved_bytes: int = 0
+    fetched_blocks: int = 0
+    """Copied back, because a request wanted them."""
+    fetched_bytes: int = 0
+    device_hit_tokens: int = 0
+    """Not computed, because the device's own prefix cache had them."""
+    host_hit_tokens: int = 0
+    """Not computed, because they were copied back."""
+
+
 class LoadReport(Message, frozen=True):
     """A worker's state, sent every report period to every front door."""
 
@@ -281,6 +299,7 @@ class LoadReport(Message, frozen=True):
     """Length of the first waiting request, if it waits for KV blocks; 0 if it waits for its turn only, or there is none."""
     urgent: int = 0
     """Running requests with a priority above 0."""
+    host: TierFigures = TierFigures()
 
 
 class Learned(Message, frozen=True):

@@ -109,6 +109,9 @@ def _ranks(config: ClusterConfig) -> Iterator[Contradiction]:
         if pool.tensor_parallel > 1 and config.transfer.codecs:
             reason = "packed KV is of all heads, so it cannot be pulled from or by a worker of several processes"
             yield Contradiction(place, reason, "leave out transfer.codecs, or set it to 1")
+        if pool.tensor_parallel > 1 and config.engine_of(role).host_kv_blocks:
+            reason = "a worker of several processes keeps no KV in host memory"
+            yield Contradiction(place, reason, "leave out engine.host_kv_blocks, or set it to 1")
         if config.model.device == "cuda" and 0 < pool.resources.gpus != pool.tensor_parallel > 1:
             reason = f"{pool.tensor_parallel} processes need a GPU each"
             hint = f"set resources.gpus to {pool.tensor_parallel}; it is {pool.resources.gpus:g}"
