@@ -5,7 +5,7 @@ A block is in exactly one of four places:
     vacant       no content that anyone could want
     referenced   in the block table of one or more sequences; may be cached at the same time
     idle         cached under its hash and referenced by nobody; may be evicted, least recently used first, but retained
-                 ones after all others, those whose retention ends first before those whose ends later
+                 ones after all others, those whose retention ends first before those whose ends later; pinned ones not
     quarantined  a transfer that nobody waits for any more may still write into it
 
 Knows block numbers, never their memory. A block's generation word rises when the block is given away for new content,
@@ -49,6 +49,8 @@ class BlockPool:
         self._cached: dict[BlockHash, BlockId] = {}
         self._hash_of: dict[BlockId, BlockHash] = {}
         self._quarantined: set[BlockId] = set()
+        self._pinned: set[BlockId] = set()
+        self._pinned_at_rest = 0
         self._comes_to_rest: Callable[[BlockId, BlockHash], None] | None = None
 
     def watch(self, comes_to_rest: Callable[[BlockId, BlockHash], None]) -> None:
@@ -58,11 +60,11 @@ class BlockPool:
     @property
     def free(self) -> int:
         """Blocks that `allocate` can give: vacant ones and cached ones that nobody references."""
-        return self._vacancies + len(self._idle) + len(self._spared)
+        return self._vacancies + len(self._idle) + len(self._spared) - self._pinned_at_rest
 
     @property
     def used(self) -> int:
-        """Blocks referenced by sequences."""
+        """Blocks referenced by sequences, or pinned."""
         return self.blocks - self.free - len(self._quarantined)
 
     @property
@@ -122,6 +124,8 @@ class BlockPool:
                 assert idle, f"{block=} holds nothing to share"
                 self._idle.pop(block, None)
                 self._spared.discard(block)
+                if block in self._pinned:
+                    self._pinned_at_rest -= 1
             self._references[block] += 1
 
     def allocate(self, count: int, after: BlockId | None = None) -> list[BlockId] | None:
@@ -153,17 +157,26 @@ class BlockPool:
                 continue
             if block in hash_of:
                 idle[block] = None
+                if block in self._pinned:
+                    self._pinned_at_rest += 1
                 if watcher:
                     watcher(block, hash_of[block])
             else:
                 self._vacate(block)
 
-    def put_back(self, blocks: Sequence[BlockId]) -> None:
-        """Undo `share` of blocks that would have been evicted next, the first one first: if nobody wants them, they still are."""
-        self.release(blocks)
-        for block in reversed(blocks):
-            if block in self._idle:
-                self._idle.move_to_end(block, last=False)
+    def pin(self, blocks: Iterable[BlockId]) -> None:
+        """Evict none of these, which rest, until `unpin`: somebody reads them. They keep their turn, and may be shared."""
+        for block in blocks:
+            assert block in self._hash_of, f"{block=} is not cached"
+            assert self._references[block] == 0, f"{block=} does not rest"
+            self._pinned.add(block)
+            self._pinned_at_rest += 1
+
+    def unpin(self, blocks: Iterable[BlockId]) -> None:
+        """Undo `pin`."""
+        for block in blocks:
+            self._pinned.remove(block)
+            self._pinned_at_rest -= self._references[block] == 0
 
     def register(self, block: BlockId, name: BlockHash) -> None:
         """A referenced block's content is final and may be found under `name`, unless another block already is."""
@@ -231,6 +244,9 @@ class BlockPool:
                 f"{block=} is not cached"
             )
         assert set(self._idle) <= set(self._hash_of), "an idle block must be findable"
+        assert self._pinned <= set(self._hash_of), "a pinned block must be findable"
+        at_rest = sum(self._references[block] == 0 for block in self._pinned)
+        assert at_rest == self._pinned_at_rest, f"{at_rest} at rest, not {self._pinned_at_rest}"
         self._retentions.check_integrity()
         assert {block: name for name, block in self._cached.items()} == self._hash_of
         assert not any(self._vacant[block] for block in self._hash_of), "a vacant block is cached"
@@ -266,8 +282,9 @@ class BlockPool:
     def _next_victim(self) -> BlockId:
         """The idle block to be evicted; when all are retained, the retention that would end first ends now."""
         while True:
-            while self._idle:
-                block = next(iter(self._idle))
+            while (
+                block := next((b for b in self._idle if b not in self._pinned), None)
+            ) is not None:
                 if block not in self._retentions:
                     return block
                 del self._idle[block]
@@ -277,9 +294,9 @@ class BlockPool:
     def _evict(self, count: int) -> None:
         """Give up what so many victims have cached."""
         idle, cached, hash_of, vacant = self._idle, self._cached, self._hash_of, self._vacant
-        retained = len(self._retentions) > 0
+        careful = len(self._retentions) > 0 or self._pinned_at_rest > 0
         for _ in range(count):
-            if retained:
+            if careful:
                 block = self._next_victim()
                 del idle[block]
             else:

@@ -1,8 +1,8 @@
 """Copies between a GPU and pinned host memory while the GPU computes: a stream for each direction, an event for each order.
 
-Neither waits for the stream that computes, nor lets it wait. It need not: a block is saved when every step that wrote it is over
-and nobody writes it any more, and one that is fetched belongs to nobody, and is read by steps that are launched after the host has
-seen the event. The two directions touch different blocks, on both sides, for the same reasons.
+The stream that computes never waits for a copy: steps that read what was fetched, or write where something was saved, are launched
+after the host has seen the event. A copy waits for the steps that were launched before it: not every runner has the host wait for
+a step's end, and its blocks may have been given away by then. The two directions never touch the same block, on either side.
 """
 
 from collections import deque
@@ -21,13 +21,14 @@ class StreamCopier:
         assert kv.geometry == host.geometry, (kv.geometry, host.geometry)
         self._device, self._host = kv.tensor, host.tensor
         pin(self._host)
-        self._streams = {way: torch.cuda.Stream(kv.device) for way in Direction}
+        self._streams = {way: torch.cuda.Stream(kv.device) for way in Direction}  # type: ignore[no-untyped-call]
         self._under_way: dict[Direction, deque[tuple[int, torch.cuda.Event]]] = {
             way: deque() for way in Direction
         }
 
     def submit(self, copies: Copies) -> None:
         stream = self._streams[copies.direction]
+        stream.wait_stream(torch.cuda.current_stream(self._device.device))
         with torch.cuda.stream(stream):
             for block, slot, length in copies.spans:
                 device = self._device[block : block + length]
@@ -43,7 +44,7 @@ class StreamCopier:
     def done(self) -> list[int]:
         done: list[int] = []
         for orders in self._under_way.values():
-            while orders and orders[0][1].query():
+            while orders and orders[0][1].query():  # type: ignore[no-untyped-call]
                 done.append(orders.popleft()[0])
         return done
 
@@ -60,7 +61,7 @@ def pin(host: torch.Tensor) -> None:
 
     Registered, not allocated pinned: torch's allocator would round the size up to a power of two.
     """
-    error = torch.cuda.cudart().cudaHostRegister(host.data_ptr(), host.nbytes, 0)
+    error = torch.cuda.cudart().cudaHostRegister(host.data_ptr(), host.nbytes, 0)  # type: ignore[no-untyped-call]
     if int(error) != 0:
         raise ModelUnsupported(
             f"{host.nbytes / 2**30:.1f} GiB of host memory cannot be pinned (CUDA error"

@@ -1,7 +1,7 @@
 """Decides which blocks are saved to host memory and when, and which come back for whom. Pure: copies are its orders.
 
-A block under a copy carries a reference of the tier's in the block pool, so that it is not given away; what is fetched is
-registered there when it has come, and then found like anything else in the prefix cache.
+What is being saved is pinned in the block pool, and keeps its turn to be evicted. What is fetched has a reference of the tier's
+until it has come; then it is registered, and found like anything else in the prefix cache.
 """
 
 from collections import Counter, OrderedDict
@@ -23,7 +23,7 @@ SAVES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Blocks that were about to be evicted, the first one first."""
+    """Blocks that may be evicted once they are saved."""
 
     blocks: list[BlockId]
     names: list[BlockHash]
@@ -124,7 +124,7 @@ class HostTier:
                 self._host.arrived(order.names)
                 self._saving -= len(order.blocks)
                 self._saved_blocks += len(order.blocks)
-                self._pool.put_back(order.blocks)
+                self._pool.unpin(order.blocks)
             else:
                 self._host.give_back(order.names)
                 self._fetched_blocks += len(order.blocks)
@@ -157,11 +157,10 @@ class HostTier:
             return
         # Neighbours on the device become neighbours on the host: few copies.
         names = sorted(chosen, key=chosen.__getitem__)
-        slots = self._host.expect(names)
-        blocks = list(chosen.values())
-        pool.share(blocks)
+        blocks = [chosen[name] for name in names]
+        pool.pin(blocks)
         self._saving += len(blocks)
-        self._order(Direction.SAVE, sorted(blocks), slots, Save(blocks, names))
+        self._order(Direction.SAVE, blocks, self._host.expect(names), Save(blocks, names))
 
     def _order(
         self,
@@ -193,9 +192,8 @@ class HostTier:
         """See `Tier`."""
         references: Counter[BlockId] = Counter()
         for order in self._under_way.values():
-            references.update(order.blocks)
             if isinstance(order, Fetch):
-                references.update(order.held)
+                references.update([*order.blocks, *order.held])
         return references
 
     def check_integrity(self) -> None:

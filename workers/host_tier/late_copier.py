@@ -10,18 +10,23 @@ from tercet.workers.host_tier.copies import Copier, Copies
 
 
 class LateCopier:
-    """Copies with another one. See `Copier`."""
+    """Copies with another one, and no later than when `done` has been asked so many times. See `Copier`."""
 
-    def __init__(self, copier: Copier) -> None:
-        self._copier = copier
+    def __init__(self, copier: Copier, asked_max: int) -> None:
+        self._copier, self._asked_max = copier, asked_max
         self._submitted: deque[Copies] = deque()
+        self._asked = 0
 
     def submit(self, copies: Copies) -> None:
         self._submitted.append(copies)
 
     def done(self) -> list[int]:
+        self._asked += 1
+        if self._asked >= self._asked_max:
+            self.wait()
         return self._copier.done()
 
     def wait(self) -> None:
+        self._asked = 0
         if self._submitted:
             self._copier.submit(self._submitted.popleft())
