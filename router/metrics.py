@@ -44,6 +44,26 @@ WORKER_GAUGES: dict[str, tuple[str, Callable[[WorkerSeen], float]]] = {
         "Cached blocks that requests asked to keep",
         lambda seen: seen.retained_blocks,
     ),
+    "host_blocks": ("KV blocks in host memory", lambda seen: seen.host.blocks),
+    "host_blocks_used": ("Those with content", lambda seen: seen.host.blocks_used),
+    "saved_blocks": (
+        "KV blocks copied to the host since it started",
+        lambda seen: seen.host.saved_blocks,
+    ),
+    "saved_bytes": ("The same in bytes", lambda seen: seen.host.saved_bytes),
+    "fetched_blocks": (
+        "KV blocks copied back since it started",
+        lambda seen: seen.host.fetched_blocks,
+    ),
+    "fetched_bytes": ("The same in bytes", lambda seen: seen.host.fetched_bytes),
+    "device_hit_tokens": (
+        "Tokens not computed since it started, found on the device; counted where there is host memory",
+        lambda seen: seen.host.device_hit_tokens,
+    ),
+    "host_hit_tokens": (
+        "Tokens not computed since it started, copied back from the host",
+        lambda seen: seen.host.host_hit_tokens,
+    ),
     "leases": ("Leases others hold on it", lambda seen: seen.leases),
 }
 

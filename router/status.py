@@ -6,7 +6,7 @@ from tercet.ids import FrontDoorId, Incarnation, WorkerId
 from tercet.role import Role
 from tercet.router.policy import WorkerView
 from tercet.router.session import Session
-from tercet.wire import Accuracy, LoadReport
+from tercet.wire import Accuracy, LoadReport, TierFigures
 
 NO_REPORT = LoadReport(
     role=Role.DECODE,
@@ -53,6 +53,7 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
     leases: int
     draining: bool = False
     """It wants no more work, and to be rid of what it has."""
+    host: TierFigures = TierFigures()
 
 
 class FrontDoorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,4 +114,5 @@ def worker_seen(session: Session, view: WorkerView) -> WorkerSeen:
         retained_blocks=report.retained_blocks,
         leases=report.leases,
         draining=report.draining,
+        host=report.host,
     )

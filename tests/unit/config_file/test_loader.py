@@ -277,6 +277,11 @@ MISTAKES = {
         ":5: packed KV is of all heads, so it cannot be pulled from or by a worker of several processes"
         " at pools.decode.tensor_parallel (leave out transfer.codecs, or set it to 1)",
     ),
+    "KV of several processes in host memory": Mistake(
+        f"{HEAD}engine: {{host_kv_blocks: 9}}\npools:\n  decode: {{tensor_parallel: 2}}\n",
+        ":5: a worker of several processes keeps no KV in host memory"
+        " at pools.decode.tensor_parallel (leave out engine.host_kv_blocks, or set it to 1)",
+    ),
     "heads that cannot be shared out": Mistake(
         f"{HEAD}pools:\n  decode: {{tensor_parallel: 3}}\n",
         ":4: 4 heads and 2 KV heads of the model cannot be shared out evenly among 3 processes"
