@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from tercet.workers.gpu.stream_copier import StreamCopier
 from tercet.workers.host_tier.copies import Copier
 from tercet.workers.host_tier.plain_copier import PlainCopier
+from tercet.workers.host_tier.stream_copier import StreamCopier
 from tercet.workers.host_tier.tier import Tier
 from tercet.workers.kv_pool import KvPool
 

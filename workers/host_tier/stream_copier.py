@@ -6,6 +6,7 @@ a step's end, and its blocks may have been given away by then. The two direction
 """
 
 from collections import deque
+from weakref import finalize
 
 import torch
 
@@ -21,6 +22,8 @@ class StreamCopier:
         assert kv.geometry == host.geometry, (kv.geometry, host.geometry)
         self._device, self._host = kv.tensor, host.tensor
         pin(self._host)
+        unpin = torch.cuda.cudart().cudaHostUnregister  # type: ignore[no-untyped-call]
+        finalize(self, unpin, self._host.data_ptr()).atexit = False
         self._streams = {way: torch.cuda.Stream(kv.device) for way in Direction}  # type: ignore[no-untyped-call]
         self._under_way: dict[Direction, deque[tuple[int, torch.cuda.Event]]] = {
             way: deque() for way in Direction
