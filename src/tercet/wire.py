@@ -240,7 +240,7 @@ class MoveWanted(Message, frozen=True):
     to: WorkerId
 
 
-class TierFigures(msgspec.Struct, frozen=True, kw_only=True):
+class TierFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """KV that a worker keeps in host memory for its device, and what came of it since the worker started."""
 
     blocks: int = 0

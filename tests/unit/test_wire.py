@@ -60,6 +60,7 @@ SAMPLES: list[Message] = [
     wire.MoveWanted(REQUEST, EPOCH, WorkerId("decode-1")),
     wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, decode_coefficients=(1e-3, 1e-5, 0.0)),
     wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3),
+    wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, host=wire.TierFigures(blocks=7)),
     wire.Learned(b"prefix-1prefix-2"),
     wire.Pull(REQUEST, EPOCH, 2),
     wire.Pull(REQUEST, EPOCH, 2, codec="int8"),
@@ -173,8 +174,8 @@ def test_a_front_door_learns_only_if_it_says_so_and_an_older_worker_does_not_min
 def test_an_older_worker_reports_no_front_doors() -> None:
     report = wire.LoadReport(Role.DECODE, 1, 2, 3, 4, 5, 6, 100, 50, front_doors=3)
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(report))
-    assert fields[-4:] == [3, False, 0, 0]
-    older = msgspec.msgpack.encode(fields[:-4])
+    assert fields[-5:] == [3, False, 0, 0, {}]
+    older = msgspec.msgpack.encode(fields[:-5])
     decoded = msgspec.msgpack.decode(older, type=wire.LoadReport)
     assert (decoded.front_doors, decoded.draining, decoded.urgent) == (0, False, 0)
 
