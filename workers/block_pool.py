@@ -14,7 +14,8 @@ before anything is written: a remote reader that finds the word unchanged after 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -293,17 +294,27 @@ class BlockPool:
 
     def _evict(self, count: int) -> None:
         """Give up what so many victims have cached."""
-        idle, cached, hash_of, vacant = self._idle, self._cached, self._hash_of, self._vacant
-        careful = len(self._retentions) > 0 or self._pinned_at_rest > 0
-        for _ in range(count):
-            if careful:
-                block = self._next_victim()
-                del idle[block]
-            else:
-                block, _ = idle.popitem(last=False)
+        cached, hash_of, vacant = self._cached, self._hash_of, self._vacant
+        for block in self._victims(count):
             del cached[hash_of.pop(block)]
             vacant[block] = True
         self._vacancies += count
+
+    def _victims(self, count: int) -> Iterator[BlockId]:
+        """So many blocks, which are not idle any more."""
+        idle = self._idle
+        if len(self._retentions):
+            for _ in range(count):
+                block = self._next_victim()
+                del idle[block]
+                yield block
+        elif self._pinned_at_rest:
+            for block in list(islice((b for b in idle if b not in self._pinned), count)):
+                del idle[block]
+                yield block
+        else:
+            for _ in range(count):
+                yield idle.popitem(last=False)[0]
 
     def _vacate(self, block: BlockId) -> None:
         self._vacant[block] = True

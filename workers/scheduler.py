@@ -291,6 +291,8 @@ class Scheduler:
 
     def _fetch(self, sequence: Sequence) -> bool:
         """Whether it waits for KV to be fetched, from now on; only if it could be admitted then."""
+        if not self.tier.blocks:
+            return False
         names = self._names(sequence, len(sequence.tokens) - 1)
         cached = self.pool.lookup(names)
         if not self.tier.lacks(names, len(cached)):

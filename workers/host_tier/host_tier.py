@@ -63,6 +63,10 @@ class HostTier:
         pool.watch(self._rests)
 
     @property
+    def blocks(self) -> int:
+        return self._host.blocks
+
+    @property
     def under_way(self) -> int:
         return len(self._under_way)
 

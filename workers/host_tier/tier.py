@@ -13,6 +13,11 @@ class Tier(Protocol):
     """Holds blocks that the device does not."""
 
     @property
+    def blocks(self) -> int:
+        """0 where nothing is ever kept."""
+        ...
+
+    @property
     def under_way(self) -> int:
         """Orders that were not said to be over, those not taken yet included."""
         ...
@@ -53,7 +58,7 @@ class Tier(Protocol):
 class NoTier:
     """There is none: what the device evicts is lost."""
 
-    under_way = 0
+    blocks = under_way = 0
 
     def reach(self, names: Sequence[BlockHash], cached: int) -> int:
         return cached
