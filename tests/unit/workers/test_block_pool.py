@@ -325,3 +325,47 @@ def test_whatever_happens_every_block_is_in_one_place_and_comes_back(history: li
         pool.release(table)
     pool.unquarantine(captive)
     assert (pool.free, pool.used, pool.quarantined) == (7, 0, 0)
+
+
+# ---- pins ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pinned_block_is_passed_and_keeps_its_turn() -> None:
+    pool = make_pool(3)
+    pinned = cache(pool, 1)
+    cache(pool, 2, 3)
+    pool.pin(pinned)
+    assert pool.free == 2
+    assert pool.allocate(3) is None
+    pool.allocate(1)
+    assert found(pool, 1, 2, 3) == [1, 2]
+    pool.unpin(pinned)
+    pool.allocate(1)
+    assert found(pool, 1, 2, 3) == [2]
+
+
+def test_a_pinned_block_can_be_shared_and_is_then_as_young_as_any() -> None:
+    pool = make_pool(2)
+    pinned = cache(pool, 1)
+    cache(pool, 2)
+    pool.pin(pinned)
+    pool.share(pinned)
+    assert pool.free == 1
+    pool.unpin(pinned)
+    assert pool.free == 1
+    pool.release(pinned)
+    pool.allocate(1)
+    assert found(pool, 1, 2) == [1]
+    pool.check_integrity({BlockId(1): 1})
+
+
+def test_a_pinned_block_outlives_its_retention() -> None:
+    pool = make_pool(3, retained_max=3)
+    pinned = cache(pool, 1)
+    pool.retain("pinned", pinned, ttl_s=1.0)
+    pool.retain("other", cache(pool, 2, 3), ttl_s=2.0)
+    pool.pin(pinned)
+    pool.allocate(2)
+    assert (found(pool, 1, 2, 3), pool.free) == ([1], 0)
+    pool.unpin(pinned)
+    assert pool.free == 1

@@ -288,4 +288,4 @@ class TierMachine(RuleBasedStateMachine):
 
 
 TestHostTier = TierMachine.TestCase
-TestHostTier.settings = settings(max_examples=150, stateful_step_count=40)
+TestHostTier.settings = settings(max_examples=100, stateful_step_count=30)
