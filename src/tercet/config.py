@@ -228,6 +228,11 @@ class FrontDoorConfig(Section, frozen=True, kw_only=True):
     replicas: Positive = 1
     host: str = "127.0.0.1"
     http_port: Port = 8000
+    """Front doors of one host share it."""
+    serve_proxy: bool | None = None
+    """Whether HTTP goes through Ray Serve's proxy, which costs several times the processor time a token. Left out: on a Ray cluster
+    that is not ours only. `true` is for those who put other Serve applications beside this one on a Ray of our own. `false` serves
+    from the front doors' own processes also on a Ray cluster of several hosts: HTTP is then where a front door is."""
     grpc_port: Port = 9000
     """0 takes any free port; `tercet status` shows it. With several replicas on one host, 0 is needed."""
     in_flight_max: Positive = 256

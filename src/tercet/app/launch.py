@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
+import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions
+from ray.serve._private.client import ServeControllerClient
+from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
@@ -104,7 +106,7 @@ def launch(
         stack.callback(shutil.rmtree, run_dir(config.name), ignore_errors=True)
         if runtime.owned:
             sign(run_dir(config.name))
-        config = _with_http_port(config)
+        config = _with_http_entrance(config, owned=runtime.owned)
         report("starting the controller")
         controller = ensure_controller(config)
         cluster = Cluster(config, runtime, controller)
@@ -120,7 +122,10 @@ def open_front_door(config: ClusterConfig) -> None:
     """Start Serve where it does not run yet, and the front door on it; returns when that is up."""
     _quiet_serve()
     door = config.front_door
-    serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
+    if door.serve_proxy is not False:
+        serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
+    elif _serve_client() is None:
+        serve.start(proxy_location=ProxyLocation.Disabled)
     serve.run(application(config), name=serve_name(config.name), route_prefix="/")
 
 
@@ -185,12 +190,38 @@ def _quiet_serve() -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
 
 
-def _with_http_port(config: ClusterConfig) -> ClusterConfig:
-    """The configuration with the HTTP entrance there will be. A Serve that runs already has chosen one for everybody."""
-    client = _get_global_client(raise_if_no_controller_running=False)
+def _serve_client() -> ServeControllerClient | None:
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _proxy_location(client: ServeControllerClient) -> ProxyLocation:
+    return ProxyLocation(ray.get(client._controller.get_proxy_location.remote()))
+
+
+def _with_http_entrance(config: ClusterConfig, *, owned: bool) -> ClusterConfig:
+    """The configuration with the HTTP entrance there will be; `owned` says whether Ray is our own.
+
+    A Serve that runs already has chosen its proxy's port for everybody. Raises TercetError when that does not fit.
+    """
+    door = config.front_door
+    if owned and door.serve_proxy is None:
+        door = msgspec.structs.replace(door, serve_proxy=False)
+        config = msgspec.structs.replace(config, front_door=door)
+    client = _serve_client()
     if client is None:
         return with_free_ports(config)
-    door, there = config.front_door, client.http_config
+    there = client.http_config
+    has_proxy = _proxy_location(client) is not ProxyLocation.Disabled
+    if door.serve_proxy is False:
+        if has_proxy and door.http_port == there.port:
+            raise TercetError(
+                f"Serve's proxy has port {there.port}; set front_door.http_port to another one"
+            )
+        return with_free_ports(config)
+    if not has_proxy:
+        raise TercetError(
+            "Serve runs on this Ray cluster without an HTTP proxy; set front_door.serve_proxy to false"
+        )
     if door.http_port not in (0, there.port):
         raise TercetError(
             f"Serve runs on this Ray cluster already, at {there.host}:{there.port};"

@@ -1,6 +1,7 @@
-"""The Ray Serve deployment that holds a front door: HTTP through Serve, gRPC on a server of its own beside it.
+"""The Ray Serve deployment that holds a front door, with HTTP and gRPC on servers of its own.
 
-Serve's gRPC proxy would cost a Ray call with every message; a server inside the replica costs none.
+Serve's proxies would cost a Ray call with every message; a server inside the replica costs none. Serve's HTTP proxy reaches
+the replica all the same, where there is one, and is the only way in where it must be.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from tercet.ids import FrontDoorId, new_incarnation
 from tercet.router.collector import spare_startup
 from tercet.router.front_door import FrontDoor
 from tercet.router.http import build_api
+from tercet.router.http_server import HttpServer, start_http
 from tercet.router.rpc import RpcServer, start_grpc
 from tercet.router.service import Service
 
@@ -47,6 +49,7 @@ class FrontDoorReplica:
         self._service = Service.load(self._config, self._front_door)
         await self._front_door.start()
         self._rpc = await self._listen()
+        self._http = self._listen_http()
         feed = MembershipFeed(RayPoll(self._config.name), self._front_door.update, self._report)
         host = self._config.front_door.host
         self._host = ray.util.get_node_ip_address() if host in ANY_HOST else host
@@ -58,6 +61,8 @@ class FrontDoorReplica:
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""
+        if self._http is not None:
+            self._http.check()
         if self._feed.done():
             self._feed.result()
             raise RuntimeError("the membership feed has ended")
@@ -66,7 +71,10 @@ class FrontDoorReplica:
         """Called by Serve, once, when the replica is to end and its requests are done or out of time."""
         self._feed.cancel()
         await asyncio.gather(self._feed, return_exceptions=True)
-        await self._rpc.server.stop(STOP_GRACE_S)
+        async with asyncio.TaskGroup() as stopping:
+            stopping.create_task(self._rpc.server.stop(STOP_GRACE_S))
+            if self._http is not None:
+                stopping.create_task(self._http.stop(STOP_GRACE_S))
         await self._front_door.stop()
 
     async def _listen(self) -> RpcServer:
@@ -80,6 +88,13 @@ class FrontDoorReplica:
                 logger.info("waiting for port %d: %s", port, exc)
                 await asyncio.sleep(BIND_RETRY_S)
         raise AssertionError("unreachable")
+
+    def _listen_http(self) -> HttpServer | None:
+        """None where Serve's proxy is the way in."""
+        door = self._config.front_door
+        if door.serve_proxy is not False:
+            return None
+        return start_http(build_api(lambda: self._service), door.host, door.http_port)
 
     def _report(self) -> FrontDoorReport:
         status = self._front_door.status()
