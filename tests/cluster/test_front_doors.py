@@ -1,4 +1,6 @@
-"""Two front doors of one real cluster: when one is killed, the other's streams go on and nothing of the dead one is left."""
+"""Two front doors of one real cluster: when one is killed, the other's streams go on, it gets the HTTP port for itself, and
+nothing of the dead one is left.
+"""
 
 import asyncio
 import os
@@ -7,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tercet.app import Cluster, launch
@@ -30,6 +33,8 @@ pytestmark = pytest.mark.slow
 STREAMS = 4
 TOKENS = 400
 BEGUN = 20
+CONNECTIONS = 40
+"""So many that each of two front doors on a port gets one: with one chance in 2**39 not."""
 WAIT_S_MAX = 90.0
 
 
@@ -76,6 +81,15 @@ def is_idle(status: ClusterStatus) -> bool:
     )
 
 
+async def heard(http: str) -> list[str]:
+    """Who answers over HTTP, one name for each of many connections. Raises httpx.HTTPError when one is not answered."""
+    names = []
+    for _ in range(CONNECTIONS):
+        async with httpx.AsyncClient(timeout=WAIT_S_MAX) as client:
+            names.append((await client.get(f"http://{http}/tercet/status")).json()["front_door"])
+    return names
+
+
 def prompt_of(stream: int) -> list[int]:
     return [40 + stream, *range(50, 120)]
 
@@ -105,8 +119,11 @@ class Stream:
             self.tokens.extend(delta.token_ids)
 
 
-async def lose_one(status: ClusterStatus) -> tuple[list[list[int]], int]:
-    """Streams at both doors, the first of which is killed amid them: what the other's clients got, and how many had an error."""
+async def lose_one(status: ClusterStatus, http: str) -> tuple[list[list[int]], int]:
+    """Streams at both doors, the first of which is killed amid them: what the other's clients got, and how many had an error.
+
+    Whoever comes afterwards over HTTP, to the same port, gets the other one.
+    """
     doomed, other = status.front_doors
     async with AsyncClient(doomed.grpc) as losing, AsyncClient(other.grpc) as keeping:
         lost = [Stream(losing, number) for number in range(STREAMS)]
@@ -116,13 +133,16 @@ async def lose_one(status: ClusterStatus) -> tuple[list[list[int]], int]:
                 await stream.begun()
             os.kill(doomed.pid, signal.SIGKILL)
             ends = await asyncio.gather(*(each.end() for each in lost), return_exceptions=True)
+            assert set(await heard(http)) == {other.front_door}
             outputs = [await each.end() for each in kept]
     return outputs, sum(isinstance(each, TercetError) for each in ends)
 
 
 def test_a_front_door_that_is_killed_takes_nobody_elses_requests_along(cluster, reference):
     before = until(cluster, is_whole)
-    outputs, errors = asyncio.run(lose_one(before))
+    doors = {door.front_door for door in before.front_doors}
+    assert set(asyncio.run(heard(cluster.http))) == doors, "both have the port"
+    outputs, errors = asyncio.run(lose_one(before, cluster.http))
     expected = [
         reference(prompt_of(number), TOKENS, temperature=0.0, seed=0) for number in range(STREAMS)
     ]
@@ -133,4 +153,5 @@ def test_a_front_door_that_is_killed_takes_nobody_elses_requests_along(cluster, 
     after = until(
         cluster, lambda s: is_whole(s) and dead not in {door.front_door for door in s.front_doors}
     )
+    assert set(asyncio.run(heard(cluster.http))) == {door.front_door for door in after.front_doors}
     assert [w.incarnation for w in after.workers] == [w.incarnation for w in before.workers]

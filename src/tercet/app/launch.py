@@ -12,13 +12,13 @@ import msgspec
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve._private.client import ServeControllerClient
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from tercet.app.application import application
 from tercet.app.control import ensure_controller
+from tercet.app.entrance import RunningServe, choose_entrance
 from tercet.app.ports import with_free_ports
 from tercet.cluster.belongings import sign
 from tercet.cluster.placement import cpus_wanted
@@ -124,7 +124,7 @@ def open_front_door(config: ClusterConfig) -> None:
     door = config.front_door
     if door.serve_proxy is not False:
         serve.start(http_options=HTTPOptions(host=door.host, port=door.http_port))
-    elif _serve_client() is None:
+    elif _running_serve() is None:
         serve.start(proxy_location=ProxyLocation.Disabled)
     serve.run(application(config), name=serve_name(config.name), route_prefix="/")
 
@@ -190,45 +190,19 @@ def _quiet_serve() -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells every step
 
 
-def _serve_client() -> ServeControllerClient | None:
-    return _get_global_client(raise_if_no_controller_running=False)
-
-
-def _proxy_location(client: ServeControllerClient) -> ProxyLocation:
-    return ProxyLocation(ray.get(client._controller.get_proxy_location.remote()))
-
-
 def _with_http_entrance(config: ClusterConfig, *, owned: bool) -> ClusterConfig:
-    """The configuration with the HTTP entrance there will be; `owned` says whether Ray is our own.
+    """The configuration with the HTTP entrance there will be. Raises TercetError."""
+    door = choose_entrance(config.front_door, _running_serve(), owned=owned)
+    return with_free_ports(msgspec.structs.replace(config, front_door=door))
 
-    A Serve that runs already has chosen its proxy's port for everybody. Raises TercetError when that does not fit.
-    """
-    door = config.front_door
-    if owned and door.serve_proxy is None:
-        door = msgspec.structs.replace(door, serve_proxy=False)
-        config = msgspec.structs.replace(config, front_door=door)
-    client = _serve_client()
+
+def _running_serve() -> RunningServe | None:
+    client = _get_global_client(raise_if_no_controller_running=False)
     if client is None:
-        return with_free_ports(config)
+        return None
+    location = ProxyLocation(ray.get(client._controller.get_proxy_location.remote()))
     there = client.http_config
-    has_proxy = _proxy_location(client) is not ProxyLocation.Disabled
-    if door.serve_proxy is False:
-        if has_proxy and door.http_port == there.port:
-            raise TercetError(
-                f"Serve's proxy has port {there.port}; set front_door.http_port to another one"
-            )
-        return with_free_ports(config)
-    if not has_proxy:
-        raise TercetError(
-            "Serve runs on this Ray cluster without an HTTP proxy; set front_door.serve_proxy to false"
-        )
-    if door.http_port not in (0, there.port):
-        raise TercetError(
-            f"Serve runs on this Ray cluster already, at {there.host}:{there.port};"
-            f" set front_door.http_port to {there.port}, or to 0"
-        )
-    door = msgspec.structs.replace(door, host=there.host, http_port=there.port)
-    return msgspec.structs.replace(config, front_door=door)
+    return RunningServe(there.host, there.port, location is not ProxyLocation.Disabled)
 
 
 def _connect(config: ClusterConfig, address: str) -> RayRuntime:
