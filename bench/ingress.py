@@ -1,10 +1,10 @@
-"""Claim: HTTP from the front door's own process costs a third of what it costs through Ray Serve's proxy, or less.
+"""Claim: HTTP from the front door's own process costs a fifth of what it costs through Ray Serve's proxy, or less.
 
     python bench/ingress.py [--streams 16] [--tokens 150] [--pause-ms 30] [--rounds 3]
 
 One Serve replica plays tokens from a script through the whole text level, as in `edge.py`, and is reached both ways by turns:
 through Serve's proxy, and at an HTTP server of its own. Figures are processor time of the proxy and the replica per token, the
-median of the rounds; a GPU's front door does little more. Prints a table and writes bench/results/ingress.json.
+median of the rounds. Prints a table and writes bench/results/ingress.json.
 """
 
 import argparse

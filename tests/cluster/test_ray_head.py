@@ -153,9 +153,12 @@ def test_a_job_serves_as_long_as_it_runs(head, write_cluster_file):
     assert "tercet" not in head.left()
 
 
-def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, tmp_path):
+@pytest.mark.parametrize("entrance", ["", "serve_proxy: false, "])
+def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, tmp_path, entrance):
     port = free_port("127.0.0.1")
     cluster_file = write_cluster_file("guest", port)
+    text = cluster_file.read_text()
+    cluster_file.write_text(text.replace("{http_port:", f"{{{entrance}http_port:"))
     environment = head.environment | {"TERCET_RUN_DIR": str(tmp_path)}
     command = ["tercet", "serve", "-f", str(cluster_file), "--address", head.address]
     with (tmp_path / "server.log").open("wb") as output:
@@ -164,6 +167,7 @@ def test_serving_on_a_foreign_ray_leaves_it_as_it_was(head, write_cluster_file, 
         until(lambda: server.poll() is not None or ready(port))
         assert server.poll() is None, (tmp_path / "server.log").read_text()
         assert complete(port) == "length"
+        assert ("Proxy" in head.left()) == (not entrance)
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, (tmp_path / "server.log").read_text()
     finally:
