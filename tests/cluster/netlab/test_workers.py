@@ -106,7 +106,9 @@ async def test_a_cut_amid_a_live_move_leaves_the_request_where_it_was(hall):
         await a_pull_is_in_flight(hall.near)
         cut(hall.source, hall.near)
         await hall.stage.door.hears(Refused, spec.id)
-        hall.stage.door.send(hall.source.worker, Resume(spec.id, Epoch(0), Epoch(1)))  # as a front door does
+        hall.stage.door.send(
+            hall.source.worker, Resume(spec.id, Epoch(0), Epoch(1))
+        )  # as a front door does
     await finishes_rightly(hall, spec, recomputed=False)
     assert not any(
         isinstance(said, HandedOff) and said.request == spec.id for said in hall.stage.door.said
