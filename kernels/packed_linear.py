@@ -20,9 +20,11 @@ PANEL = 64
 SIDE_BY_SIDE = {torch.float32: 1, torch.bfloat16: 2}
 SYMBOLS = {torch.float32: "tercet_packed_linear_f32", torch.bfloat16: "tercet_packed_linear_bf16"}
 
-
 Product = Callable[[torch.Tensor], torch.Tensor]
 """`[..., K]` to `[..., N]`."""
+
+MemoryProduct = Callable[[int, int, int], None]
+"""Addresses of contiguous rows and of what comes out, and how many rows there are."""
 
 
 def can_pack(weight_NK: torch.Tensor) -> bool:
@@ -67,6 +69,24 @@ class NativePackedLinear:
 
     def bind(self, packed: torch.Tensor, bias_N: torch.Tensor | None, columns: int) -> Product:
         """The product with one weight, which is checked here, once, and must stay where it is."""
+        multiply, dtype = self.bind_memory(packed, bias_N, columns), self.dtype
+        depth = packed.shape[1] * packed.shape[3]
+
+        def product(x_MK: torch.Tensor) -> torch.Tensor:
+            shape = x_MK.shape
+            assert x_MK.dtype == dtype, (x_MK.dtype, dtype)
+            assert shape[-1] == depth, (shape, depth)
+            x = x_MK.contiguous()
+            out = torch.empty((*shape[:-1], columns), dtype=dtype)
+            multiply(x.data_ptr(), out.data_ptr(), x.numel() // depth)
+            return out
+
+        return product
+
+    def bind_memory(
+        self, packed: torch.Tensor, bias_N: torch.Tensor | None, columns: int
+    ) -> MemoryProduct:
+        """As `bind`, for whoever vouches for the memory it names."""
         panels, groups, width, side = packed.shape
         depth = groups * side
         assert packed.dtype == self.dtype, packed.dtype
@@ -75,17 +95,10 @@ class NativePackedLinear:
         if bias_N is not None:
             assert bias_N.dtype == torch.float32, bias_N.dtype
             assert bias_N.shape == (columns,), (bias_N.shape, columns)
-        kernel, dtype, threads = self._kernel, self.dtype, self.threads
+        kernel, threads = self._kernel, self.threads
         weight, bias = packed.data_ptr(), None if bias_N is None else bias_N.data_ptr()
 
-        def product(x_MK: torch.Tensor, _alive: object = (packed, bias_N)) -> torch.Tensor:
-            shape = x_MK.shape
-            assert x_MK.dtype == dtype, (x_MK.dtype, dtype)
-            assert shape[-1] == depth, (shape, depth)
-            x = x_MK.contiguous()
-            out = torch.empty((*shape[:-1], columns), dtype=dtype)
-            rows = x.numel() // depth
-            kernel(x.data_ptr(), weight, bias, out.data_ptr(), rows, columns, depth, threads)
-            return out
+        def multiply(x: int, out: int, rows: int, _alive: object = (packed, bias_N)) -> None:
+            kernel(x, weight, bias, out, rows, columns, depth, threads)
 
-        return product
+        return multiply

@@ -7,8 +7,9 @@ The plain-torch twin is `reference.paged_attention`; `paged_attention.cpp` holds
 
 import ctypes
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -77,6 +78,34 @@ class _Batch(ctypes.Structure):
     )
 
 
+class AttentionMemory(NamedTuple):
+    """Addresses of one step's rows, and how far apart rows and heads are, in elements."""
+
+    q: int
+    k: int
+    v: int
+    out: int
+    q_row: int
+    q_head: int
+    k_row: int
+    k_head: int
+    v_row: int
+    v_head: int
+
+
+class LayerMemory(NamedTuple):
+    """Addresses of one layer's pages and of its rule's sinks, and the rule, which keeps these."""
+
+    pages: int
+    sinks: int | None
+    rule: SoftmaxRule
+
+    @classmethod
+    def of(cls, pages_B2GTD: torch.Tensor, rule: SoftmaxRule) -> "LayerMemory":
+        sinks = None if rule.sinks is None else rule.sinks.data_ptr()
+        return cls(pages_B2GTD.data_ptr(), sinks, rule)
+
+
 class NativePagedAttention:
     """The C++ kernel for one element type. Raises CompilerUnavailable when it cannot be built."""
 
@@ -84,7 +113,7 @@ class NativePagedAttention:
         self.dtype, self.threads = dtype, threads
         self._kernel = getattr(load_library(SOURCE, cache), SYMBOLS[dtype])
         self._kernel.restype = None
-        self._kernel.argtypes = [ctypes.POINTER(_Batch)]
+        self._kernel.argtypes = [ctypes.c_void_p]
 
     def __call__(
         self,
@@ -98,18 +127,44 @@ class NativePagedAttention:
         rows, heads, dim = q_NHD.shape
         self._check(q_NHD, k_NGD, v_NGD, pages_B2GTD, batch, rule)
         out_NHD = torch.empty((rows, heads, dim), dtype=self.dtype)
+        inputs = (q_NHD, k_NGD, v_NGD)
+        memory = AttentionMemory(
+            *(t.data_ptr() for t in (*inputs, out_NHD)),
+            *(stride for t in inputs for stride in t.stride()[:2]),
+        )
+        attend = self.bind(memory, (heads, k_NGD.shape[1], dim), pages_B2GTD, batch)
+        attend(LayerMemory.of(pages_B2GTD, rule))
+        return out_NHD
+
+    def bind(
+        self,
+        memory: AttentionMemory,
+        heads: tuple[int, int, int],
+        pages_B2GTD: torch.Tensor,
+        batch: PagedBatch,
+    ) -> Callable[[LayerMemory], None]:
+        """Attention of one step in any layer, for whoever vouches for the memory; `heads` is `(H, G, D)`.
+
+        Pages of all layers have the strides of `pages_B2GTD`.
+        """
         page, keys_to_values, page_head, _, _ = pages_B2GTD.stride()
         arguments = _Batch(
-            *(t.data_ptr() for t in (q_NHD, k_NGD, v_NGD, out_NHD, pages_B2GTD)),
+            *(*memory[:4], None),
             *(a.ctypes.data for a in (batch.query_starts, batch.contexts, batch.tables)),
-            rule.sinks.data_ptr() if rule.sinks is not None else None,
-            *(stride for t in (q_NHD, k_NGD, v_NGD) for stride in t.stride()[:2]),
+            *(None, *memory[4:]),
             *(page, keys_to_values, page_head, batch.tables.shape[1]),
-            *(batch.requests, heads, k_NGD.shape[1], dim, batch.page_tokens),
-            *(rule.window, self.threads, rule.scale, rule.softcap),
+            *(batch.requests, *heads, batch.page_tokens),
+            *(0, self.threads, 0.0, 0.0),
         )
-        self._kernel(ctypes.byref(arguments))
-        return out_NHD
+        kernel, at = self._kernel, ctypes.addressof(arguments)
+
+        def attend(layer: LayerMemory, _alive: object = batch) -> None:
+            arguments.pages, arguments.sinks, rule = layer
+            arguments.scale, arguments.softcap = rule.scale, rule.softcap
+            arguments.window = rule.window
+            kernel(at)
+
+        return attend
 
     def _check(
         self,

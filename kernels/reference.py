@@ -50,6 +50,17 @@ def rms_norm(x_ND: torch.Tensor, scale_D: torch.Tensor, eps: float) -> torch.Ten
     return (wide_ND * factor_N1 * scale_D).to(x_ND.dtype)
 
 
+def rotary(
+    x_NHD: torch.Tensor, positions_N: torch.Tensor, cos_sin_S2F: torch.Tensor
+) -> torch.Tensor:
+    """Feature f of the first 2F turned with feature f + F by the row's angle, computed in fp32."""
+    cos_N1F, sin_N1F = cos_sin_S2F[positions_N, None].chunk(2, dim=-1)
+    pairs, dim = cos_N1F.shape[-1], x_NHD.shape[-1]
+    x_NHF, y_NHF, rest = torch.split(x_NHD.float(), [pairs, pairs, dim - 2 * pairs], dim=-1)
+    turned = (x_NHF * cos_N1F - y_NHF * sin_N1F, y_NHF * cos_N1F + x_NHF * sin_N1F, rest)
+    return torch.cat(turned, dim=-1).to(x_NHD.dtype)
+
+
 def packed_linear(
     x_MK: torch.Tensor, packed: torch.Tensor, bias_N: torch.Tensor | None, columns: int
 ) -> torch.Tensor:

@@ -22,10 +22,10 @@ class FastActivation(nn.Module):
 
     def __init__(self, kernel: NativeActivation, form: Form) -> None:
         super().__init__()
-        self._kernel, self._form = kernel, form
+        self._kernel, self.form = kernel, form
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._kernel(x, self._form)
+        return self._kernel(x, self.form)
 
 
 @torch.no_grad()

@@ -51,7 +51,8 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.packed = nn.Parameter(packed_linear.pack(linear.weight), requires_grad=False)
         bias_N = None if linear.bias is None else linear.bias.detach().float()
-        self._product = kernel.bind(self.packed.detach(), bias_N, self.out_features)
+        whole = (self.packed.detach(), bias_N, self.out_features)
+        self._product, self.in_memory = kernel.bind(*whole), kernel.bind_memory(*whole)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._product(x)
@@ -75,10 +76,10 @@ class SharedProduct:
     them differently gets right answers slowly. Nothing is kept once every layer has been served.
     """
 
-    __slots__ = ("_input", "_linear", "_outputs", "_widths")
+    __slots__ = ("_input", "_outputs", "linear", "widths")
 
     def __init__(self, linear: nn.Module, widths: Sequence[int]) -> None:
-        self._linear, self._widths = linear, list(widths)
+        self.linear, self.widths = linear, list(widths)
         self._input: torch.Tensor | None = None
         self._outputs: dict[int, torch.Tensor] = {}
 
@@ -86,7 +87,7 @@ class SharedProduct:
         """The columns of layer `part` for input `x`."""
         if self._input is not x or part not in self._outputs:
             self._input = x
-            self._outputs = dict(enumerate(self._linear(x).split(self._widths, dim=-1)))
+            self._outputs = dict(enumerate(self.linear(x).split(self.widths, dim=-1)))
         mine = self._outputs.pop(part)
         if not self._outputs:
             self._input = None
@@ -99,10 +100,10 @@ class SharedLinear(nn.Module):
     def __init__(self, product: SharedProduct, part: int, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._product, self._part = product, part
+        self.product, self.part = product, part
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._product.take(x, self._part)
+        return self.product.take(x, self.part)
 
 
 class _Packer:

@@ -3,6 +3,7 @@
 Knows nothing of requests, queues or sampling. One thread at a time may call it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,17 +11,22 @@ import torch
 from transformers import PreTrainedModel
 
 from tercet.config import EngineConfig, ModelConfig
-from tercet.kernels.paged_attention import best_paged_attention
+from tercet.errors import ModelUnsupported
+from tercet.kernels.paged_attention import PagedAttention, best_paged_attention
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.workers.activation import accelerate_activations
 from tercet.workers.attention import LAYER_ATTRIBUTE, PagedLayer, Sighting, Step
 from tercet.workers.checkpoint import Checkpoint, find_attention_layers, open_checkpoint
 from tercet.workers.compat import compat_key
+from tercet.workers.decoder_form import Unfusable
 from tercet.workers.kv_pool import KvGeometry, KvPool
+from tercet.workers.lean_model import LeanModel
 from tercet.workers.linear import accelerate_linears
 from tercet.workers.norm import accelerate_norms
 from tercet.workers.runner import BetweenLayers, Slice, go_on
 from tercet.workers.trial import Trial
+
+log = logging.getLogger(__name__)
 
 
 class ModelRunner:
@@ -46,7 +52,8 @@ class ModelRunner:
         own = self.kv.geometry
         whole = replace(own, kv_heads=own.kv_heads * ranks)
         self.compat = compat_key(checkpoint.path, checkpoint.described, whole)
-        self._give_pages(sightings, engine.threads)
+        attention = self._give_pages(sightings, engine.threads)
+        self._lean = self._lean_model(sightings, attention)
 
     @classmethod
     def load(cls, model: ModelConfig, engine: EngineConfig) -> "ModelRunner":
@@ -58,7 +65,14 @@ class ModelRunner:
         checkpoint = open_checkpoint(model)
         trial = Trial.of(checkpoint, engine)
         runner = cls.over(checkpoint, engine)
-        trial.hold(runner)
+        try:
+            trial.hold(runner)
+        except ModelUnsupported as exc:
+            if runner._lean is None:
+                raise
+            log.warning("this model runs on transformers' modules, not on lean layers: %s", exc)
+            runner._lean = None
+            trial.hold(runner)
         return runner
 
     @classmethod
@@ -82,24 +96,43 @@ class ModelRunner:
             [part.blocks for part in slices],
             self.kv.geometry.block_tokens,
         )
-        device = self.kv.device
-        tokens = torch.tensor([[t for part in slices for t in part.tokens]], device=device)
-        positions = torch.from_numpy(batch.positions)[None].to(device, torch.long)
+        tokens = [token for part in slices for token in part.tokens]
         last_rows = (batch.query_starts[1:] - 1).tolist()
-        sampled = torch.tensor(
-            [row for row, part in zip(last_rows, slices, strict=True) if part.sample],
-            dtype=torch.long,
-            device=device,
-        )
+        sampled = [row for row, part in zip(last_rows, slices, strict=True) if part.sample]
+        if self._lean is not None:
+            return self._lean(tokens, batch, sampled, between_layers).float()
+        return self._through_modules(tokens, batch, sampled, between_layers).float()
+
+    def _through_modules(
+        self,
+        tokens: list[int],
+        batch: PagedBatch,
+        sampled: list[int],
+        between_layers: BetweenLayers,
+    ) -> torch.Tensor:
+        device = self.kv.device
+        positions = torch.from_numpy(batch.positions)[None].to(device, torch.long)
         with self._step.running(batch, between_layers):
             output = self._model(
-                input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=sampled
+                input_ids=torch.tensor([tokens], device=device),
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=torch.tensor(sampled, dtype=torch.long, device=device),
             )
         logits: torch.Tensor = output.logits[0]
-        return logits.float()
+        return logits
 
-    def _give_pages(self, sightings: list[Sighting], threads: int) -> None:
-        """Every attention module gets its own layer of the pool."""
+    def _lean_model(self, sightings: list[Sighting], attention: PagedAttention) -> LeanModel | None:
+        """None where the model, or what it runs on, is of another kind."""
+        room = min(self.context_tokens_max, self.kv.blocks * self.kv.geometry.block_tokens)
+        try:
+            return LeanModel(self._model, sightings, self.kv, attention, room)
+        except Unfusable as exc:
+            log.info("this model runs on transformers' modules: %s", exc)
+            return None
+
+    def _give_pages(self, sightings: list[Sighting], threads: int) -> PagedAttention:
+        """Every attention module gets its own layer of the pool; returns what attends."""
         geometry = self.kv.geometry
         group = sightings[0].query_shape[1] // geometry.kv_heads
         attention = best_paged_attention(
@@ -108,6 +141,7 @@ class ModelRunner:
         for layer, sighting in enumerate(sightings):
             paged = PagedLayer(self.kv.tensor[:, layer], attention, self._step)
             setattr(sighting.module, LAYER_ATTRIBUTE, paged)
+        return attention
 
 
 def _geometry(model: PreTrainedModel, sightings: list[Sighting], block_tokens: int) -> KvGeometry:

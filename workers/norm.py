@@ -25,10 +25,10 @@ class FastNorm(nn.Module):
 
     def __init__(self, kernel: RmsNorm, scale_D: torch.Tensor, eps: float) -> None:
         super().__init__()
-        self._kernel, self._scale_D, self._eps = kernel, scale_D, eps
+        self._kernel, self.scale_D, self.eps = kernel, scale_D, eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._kernel(x, self._scale_D, self._eps)
+        return self._kernel(x, self.scale_D, self.eps)
 
 
 @torch.no_grad()

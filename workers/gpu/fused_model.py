@@ -1,7 +1,4 @@
-"""A transformers model computed by fused kernels: its weights, found by module names that families share, and no code of its.
-
-Whether a family is computed rightly is not told by its name: modules are probed for the form they have, and whoever loads a
-checkpoint compares logits with the model's own.
+"""A transformers model computed by fused kernels: its weights, and no code of its. See `decoder_form` for which ones.
 
 Legend: N rows, C features between layers, S positions, F rotated pairs, H query heads, G key/value heads, D head dim.
 """
@@ -14,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from tercet.errors import TercetError
 from tercet.kernels import reference
 from tercet.kernels.gpu.gated import Gate
 from tercet.kernels.gpu.residual_norm import rms_norm
@@ -22,20 +18,14 @@ from tercet.kernels.gpu.rope_and_write import HeadNorms, Rotation, rope_and_writ
 from tercet.kernels.gpu.skinny_gemm import Scratch
 from tercet.kernels.softmax_rule import SoftmaxRule
 from tercet.workers.attention import Sighting
+from tercet.workers.decoder_form import LayerParts, Unfusable, layers_of, rotary_table
 from tercet.workers.gpu.attention_step import AttentionStep
 from tercet.workers.gpu.product import Product
 from tercet.workers.gpu.weights import PlainWeight, merged
 from tercet.workers.kv_pool import KvPool
 
-LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"}
-MLP_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 PROBE_ERROR_MAX = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 """Largest difference to a module's own answer, relative to the scale of its output."""
-
-
-class Unfusable(TercetError):
-    """The model has a structure that the fused kernels do not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +94,16 @@ class FusedModel:
 
         Positions from `positions` on have no rotation.
         """
-        base = model.base_model
-        layers, rotary = getattr(base, "layers", None), getattr(base, "rotary_emb", None)
-        head = model.get_output_embeddings()
-        if not isinstance(layers, nn.ModuleList) or len(layers) != len(sightings):
-            raise Unfusable("its layers are not where they are looked for")
-        if rotary is None or not isinstance(head, nn.Linear):
-            raise Unfusable("it has no rotary positions or no head of its own")
+        layers, head = layers_of(model, sightings), model.get_output_embeddings()
+        if not isinstance(head, nn.Linear):
+            raise Unfusable("it has no head of its own")
         scratch = Scratch(model.device)
         return cls(
             model.get_input_embeddings(),
-            [
-                _layer(each, sighting, scratch)
-                for each, sighting in zip(layers, sightings, strict=True)
-            ],
-            _norm(base.norm),
+            [_layer(each, scratch) for each in layers],
+            _norm(model.base_model.norm),
             Product(PlainWeight(head.weight, scratch), head.bias),
-            _rotation(rotary, positions, model.device),
+            Rotation(rotary_table(model, positions)),
         )
 
     @property
@@ -149,25 +132,16 @@ class FusedModel:
         return self._head(self._norm(x_NC))
 
 
-def _layer(layer: nn.Module, sighting: Sighting, scratch: Scratch) -> FusedLayer:
-    parts = {name for name, _ in layer.named_children()}
-    if parts != LAYER_PARTS:
-        raise Unfusable(f"its layers are made of {', '.join(sorted(parts))}")
-    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
-    for module, known in ((attention, ATTENTION_PARTS), (mlp, MLP_PARTS)):
-        strange = {name for name, _ in module.named_children()} - known
-        if strange:
-            raise Unfusable(f"it has {', '.join(sorted(strange))}")
-    if sighting.module is not attention:
-        raise Unfusable("something else than self_attn attends")
-    _, kv_heads, _, head_dim = sighting.key_shape
+def _layer(parts: LayerParts, scratch: Scratch) -> FusedLayer:
+    attention, mlp = parts.attention, parts.mlp
+    _, kv_heads, _, head_dim = parts.sighting.key_shape
     return FusedLayer(
-        attention_norm=_norm(layer.get_submodule("input_layernorm")),
+        attention_norm=_norm(parts.attention_norm),
         qkv=_merged(attention, ("q_proj", "k_proj", "v_proj"), scratch),
-        head_norms=_head_norms(attention, head_dim),
-        rule=sighting.rule,
+        head_norms=_head_norms(parts, head_dim),
+        rule=parts.sighting.rule,
         output=_merged(attention, ("o_proj",), scratch),
-        mlp_norm=_norm(layer.get_submodule("post_attention_layernorm")),
+        mlp_norm=_norm(parts.mlp_norm),
         gate_up=_merged(mlp, ("gate_proj", "up_proj"), scratch),
         gate=_gate(getattr(mlp, "act_fn", None)),
         down=_merged(mlp, ("down_proj",), scratch),
@@ -207,12 +181,11 @@ def _norm(module: nn.Module) -> Norm:
     raise Unfusable(f"{type(module).__name__} is not a root-mean-square norm")
 
 
-def _head_norms(attention: nn.Module, head_dim: int) -> HeadNorms | None:
-    q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-    if q_norm is None and k_norm is None:
+def _head_norms(parts: LayerParts, head_dim: int) -> HeadNorms | None:
+    norms = parts.head_norms()
+    if norms is None:
         return None
-    if q_norm is None or k_norm is None:
-        raise Unfusable("only one of queries and keys has a norm")
+    q_norm, k_norm = norms
     q, k = _norm(q_norm), _norm(k_norm)
     if len(q.scale_C) != head_dim or len(k.scale_C) != head_dim or q.eps != k.eps:
         raise Unfusable("norms of queries and keys are not those of heads")
@@ -228,17 +201,3 @@ def _gate(act: object) -> Gate:
         if torch.allclose(own, known, atol=1e-5):
             return gate
     raise Unfusable(f"it has the activation {type(act).__name__}")
-
-
-def _rotation(rotary: nn.Module, positions: int, device: torch.device) -> Rotation:
-    x = torch.zeros((1, 1, 1), device=device)
-    ids = torch.arange(positions, device=device)[None]
-    try:
-        cos_1SE, sin_1SE = rotary(x, ids)
-    except (TypeError, ValueError, AttributeError) as exc:
-        raise Unfusable(f"its rotary positions want something else: {exc}") from exc
-    half = cos_1SE.shape[-1] // 2
-    for table in (cos_1SE, sin_1SE):
-        if not torch.equal(table[..., :half], table[..., half:]):
-            raise Unfusable("its rotary positions have another layout")
-    return Rotation(torch.cat([cos_1SE[0, :, :half], sin_1SE[0, :, :half]], dim=1).contiguous())

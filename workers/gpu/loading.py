@@ -11,10 +11,11 @@ from tercet.errors import ModelUnsupported
 from tercet.kernels.gpu.attention_tuning import attention_tuning
 from tercet.workers.attention import Sighting
 from tercet.workers.checkpoint import Checkpoint, find_attention_layers, open_checkpoint
+from tercet.workers.decoder_form import Unfusable
 from tercet.workers.gpu.attention_step import AttentionPlan
 from tercet.workers.gpu.captured import Captured, GraphPool
 from tercet.workers.gpu.decoder import buckets
-from tercet.workers.gpu.fused_model import FusedModel, Unfusable
+from tercet.workers.gpu.fused_model import FusedModel
 from tercet.workers.gpu.gpu_runner import GpuRunner
 from tercet.workers.gpu.kv_memory import DeviceMemory, blocks_that_fit
 from tercet.workers.gpu.weights import multiplies_fp8

@@ -12,7 +12,8 @@ from tercet.workers.checkpoint import (
     find_attention_layers,
     open_checkpoint,
 )
-from tercet.workers.gpu.fused_model import FusedModel, Unfusable
+from tercet.workers.decoder_form import Unfusable
+from tercet.workers.gpu.fused_model import FusedModel
 from tercet.workers.gpu.gpu_runner import GpuRunner
 from tercet.workers.runner import Slice
 
