@@ -41,3 +41,21 @@ def test_the_ends_of_the_numbers_are_as_they_should_be(form: Form) -> None:
     torch.testing.assert_close(out[:6], torch.tensor([0.0, 0.0, 1e30, 0.0, torch.inf, 1.5e-39]))
     assert (out[6:].abs() < 1e-30).all()
     assert NativeActivation(torch.float32)(torch.tensor([torch.nan]), form).isnan().all()
+
+
+@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("shape", [(1, 64), (3, 119), (130, 513)])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_a_gate_is_the_activation_of_one_half_times_the_other(
+    form: Form, shape: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    rows, depth = shape
+    x = 3 * torch.randn(rows, 2 * depth).to(dtype)
+    one, three = NativeActivation(dtype), NativeActivation(dtype, threads=3)
+    out = one.gated(x, form)
+    gate, up = x.float().chunk(2, dim=1)
+    expected = (form.twin(gate) * up).to(dtype)
+    torch.testing.assert_close(out, expected, atol=tolerance, rtol=2 * tolerance)
+    assert torch.equal(out, three.gated(x, form))
+    assert torch.equal(out[:1], one.gated(x[:1], form))

@@ -30,3 +30,17 @@ def test_a_row_of_zeros_stays_zero_and_a_nan_stays_a_nan() -> None:
     out = NativeRmsNorm(torch.bfloat16)(x, torch.ones(16), 1e-6)
     assert not out[0].any()
     assert out[1].isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (3, 7), (40, 513)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_added_before_stays_and_rounds_as_torch_rounds(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    x, more = torch.randn(2, *shape).to(dtype).unbind()
+    scale, total = torch.randn(shape[1]), x + more
+    norm = NativeRmsNorm(dtype, threads=3)
+    out = norm.add(x, more, scale, 1e-5)
+    assert torch.equal(x, total)
+    assert torch.equal(out, NativeRmsNorm(dtype)(total, scale, 1e-5))
