@@ -38,11 +38,18 @@ void turn_head(E* x, const float* scale, const float* cos_sin, const Heads& h) {
   widen(x, in, h.dim);
   if (scale) norm(in, scale, h.dim, h.eps);
   const float *cos = cos_sin, *sin = cos_sin + h.pairs, *partner = in + h.pairs;
-  for (int f = 0; f < h.pairs; ++f) {
-    out[f] = in[f] * cos[f] - partner[f] * sin[f];
-    out[h.pairs + f] = partner[f] * cos[f] + in[f] * sin[f];
+  float* turned = out + h.pairs;
+  int f = 0;
+  for (; f + LANES <= h.pairs; f += LANES) {
+    const Lanes a = lanes(in + f), b = lanes(partner + f), c = lanes(cos + f), s = lanes(sin + f);
+    lanes(out + f) = a * c - b * s;
+    lanes(turned + f) = b * c + a * s;
   }
-  for (int d = 2 * h.pairs; d < h.dim; ++d) out[d] = in[d];
+  for (; f < h.pairs; ++f) {
+    out[f] = in[f] * cos[f] - partner[f] * sin[f];
+    turned[f] = partner[f] * cos[f] + in[f] * sin[f];
+  }
+  std::copy(in + 2 * h.pairs, in + h.dim, out + 2 * h.pairs);
   int d = 0;
   for (; d + LANES <= h.dim; d += LANES) narrow(lanes(out + d), x + d);
   for (; d < h.dim; ++d) store(x[d], out[d]);
