@@ -38,10 +38,10 @@ class NativeRmsNorm:
 
     def __call__(self, x_ND: torch.Tensor, scale_D: torch.Tensor, eps: float) -> torch.Tensor:
         x = x_ND.contiguous()
-        out = torch.empty_like(x)
-        norm = self.bind(scale_D, eps)
         self._check(x, scale_D)
-        norm(x.data_ptr(), None, out.data_ptr(), x.numel() // x.shape[-1])
+        out = torch.empty_like(x)
+        norm, rows = self.bind(scale_D, eps), x.numel() // x.shape[-1]
+        norm(x.data_ptr(), None, out.data_ptr(), rows)
         return out
 
     def add(

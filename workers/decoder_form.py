@@ -72,6 +72,14 @@ def layers_of(model: PreTrainedModel, sightings: Sequence[Sighting]) -> list[Lay
     return [LayerParts.of(*pair) for pair in zip(layers, sightings, strict=True)]
 
 
+def last_norm(model: PreTrainedModel) -> nn.Module:
+    """The one behind all layers. Raises Unfusable."""
+    norm = getattr(model.base_model, "norm", None)
+    if not isinstance(norm, nn.Module):
+        raise Unfusable("its last norm is not where it is looked for")
+    return norm
+
+
 def rotary_table(model: PreTrainedModel, positions: int) -> torch.Tensor:
     """fp32 `[positions, 2F]`: cosines of each position's angles, then sines. Raises Unfusable."""
     rotary = getattr(model.base_model, "rotary_emb", None)

@@ -7,7 +7,7 @@ Legend: N rows, C features between layers, D head dim, F turned pairs, S positio
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -125,15 +125,14 @@ class LayerKernels:
     def heads(self, parts: LayerParts) -> Heads:
         """What the rows of its merged product are. Raises Unfusable."""
         queries, (_, keys, _, dim) = parts.sighting.query_shape[1], parts.sighting.key_shape
-        row = (queries + 2 * keys) * dim
-        heads = Heads(queries, keys, dim, row, self._cos_sin_S2F)
+        heads = Heads(queries, keys, dim, (queries + 2 * keys) * dim, self._cos_sin_S2F)
         norms = parts.head_norms()
         if norms is None:
             return heads
         q, k = map(_fast_norm, norms)
         if not len(q.scale_D) == len(k.scale_D) == dim or q.eps != k.eps:
             raise Unfusable("norms of queries and keys are not those of heads")
-        return Heads(queries, keys, dim, row, self._cos_sin_S2F, q.scale_D, k.scale_D, q.eps)
+        return replace(heads, q_scale_D=q.scale_D, k_scale_D=k.scale_D, eps=q.eps)
 
 
 def widths_of(parts: LayerParts, heads: Heads) -> Places:
@@ -144,7 +143,7 @@ def widths_of(parts: LayerParts, heads: Heads) -> Places:
     fits = (
         (qkv.out_features, output.in_features, output.out_features) == (heads.row, seen, x)
         and (gate_up.in_features, gate_up.out_features, down.out_features) == (x, 2 * gated, x)
-        and 2 * heads.cos_sin_S2F.shape[1] // 2 <= heads.dim
+        and heads.cos_sin_S2F.shape[1] <= heads.dim
     )
     if not fits:
         raise Unfusable("its products do not fit together")

@@ -18,7 +18,7 @@ from tercet.kernels.paged_attention import (
 )
 from tercet.kernels.paged_batch import PagedBatch
 from tercet.workers.attention import Sighting
-from tercet.workers.decoder_form import Unfusable, layers_of, rotary_table
+from tercet.workers.decoder_form import Unfusable, last_norm, layers_of, rotary_table
 from tercet.workers.kv_pool import KvPool
 from tercet.workers.lean_layer import LayerKernels, StepMemory, widths_of
 from tercet.workers.linear import PackedLinear
@@ -49,17 +49,17 @@ class LeanModel:
             kernels = LayerKernels(attention, rotary_table(model, positions))
         except CompilerUnavailable as exc:
             raise Unfusable(str(exc)) from exc
-        norms = [*(part.attention_norm for part in parts), model.base_model.norm]
-        self._first_norm = kernels.norm(norms[0])
-        self._layers = [
-            kernels.layer(part, LayerMemory.of(pages, part.sighting.rule), following)
-            for part, pages, (_, following) in zip(parts, self._pages, pairwise(norms), strict=True)
-        ]
         forms = [kernels.heads(part) for part in parts]
         widths = {widths_of(part, form) for part, form in zip(parts, forms, strict=True)}
         if len(widths) > 1:
             raise Unfusable("its layers are of unlike sizes")
         self._heads, (self._widths,) = forms[0], widths
+        norms = [*(part.attention_norm for part in parts), last_norm(model)]
+        self._first_norm = kernels.norm(norms[0])
+        self._layers = [
+            kernels.layer(part, LayerMemory.of(pages, part.sighting.rule), following)
+            for part, pages, (_, following) in zip(parts, self._pages, pairwise(norms), strict=True)
+        ]
 
     def __call__(
         self,

@@ -18,7 +18,13 @@ from tercet.kernels.gpu.rope_and_write import HeadNorms, Rotation, rope_and_writ
 from tercet.kernels.gpu.skinny_gemm import Scratch
 from tercet.kernels.softmax_rule import SoftmaxRule
 from tercet.workers.attention import Sighting
-from tercet.workers.decoder_form import LayerParts, Unfusable, layers_of, rotary_table
+from tercet.workers.decoder_form import (
+    LayerParts,
+    Unfusable,
+    last_norm,
+    layers_of,
+    rotary_table,
+)
 from tercet.workers.gpu.attention_step import AttentionStep
 from tercet.workers.gpu.product import Product
 from tercet.workers.gpu.weights import PlainWeight, merged
@@ -101,7 +107,7 @@ class FusedModel:
         return cls(
             model.get_input_embeddings(),
             [_layer(each, scratch) for each in layers],
-            _norm(model.base_model.norm),
+            _norm(last_norm(model)),
             Product(PlainWeight(head.weight, scratch), head.bias),
             Rotation(rotary_table(model, positions)),
         )
