@@ -24,6 +24,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,7 @@ LOOPBACK = "127.0.0.2"
 NAMESPACE = "tercet"
 STOP_PATIENCE_S = 10.0
 """How long Ray's processes may take to end before they are killed."""
+REMOVALS_MAX, REMOVAL_PAUSE_S = 10, 0.3
 OBJECT_STORE_BYTES = 128 * 2**20
 """Nothing of ours travels through Ray's object store; this is for Ray's own needs."""
 
@@ -154,8 +156,17 @@ class RayRuntime:
         ray.shutdown()
         killed = end(set(ours), STOP_PATIENCE_S)
         _restore(self._former)  # before the token goes: a thread of Ray's may still look for it
-        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        _remove(self.temp_dir)
         return [ours[each] for each in killed]
+
+
+def _remove(folder: Path) -> None:
+    """Again, where somebody who is just ending has written into it meanwhile."""
+    for _ in range(REMOVALS_MAX):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(REMOVAL_PAUSE_S)
 
 
 def run_dir(cluster: str) -> Path:

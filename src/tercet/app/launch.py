@@ -13,7 +13,7 @@ import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
-from ray.serve.context import _get_global_client
+from ray.serve.context import _get_global_client, _set_global_client
 from ray.serve.exceptions import RayServeException
 
 from tercet.app.application import application
@@ -192,7 +192,10 @@ def _quiet_serve() -> None:
 
 def _with_http_entrance(config: ClusterConfig, *, owned: bool) -> ClusterConfig:
     """The configuration with the HTTP entrance there will be. Raises TercetError."""
-    door = choose_entrance(config.front_door, _running_serve(), owned=owned)
+    if owned:
+        _set_global_client(None)  # what Serve knows is of a Ray that this process had before
+    running = None if owned else _running_serve()
+    door = choose_entrance(config.front_door, running, owned=owned)
     return with_free_ports(msgspec.structs.replace(config, front_door=door))
 
 
