@@ -40,20 +40,12 @@ def decode_steps(axes: Axes, engine: Path) -> None:
     axes.set_title("Decode step, Llama-3.1-8B bf16, ms", fontsize=9)
 
 
-def decode_attention(axes: Axes, kernels: Path) -> None:
-    rows = [row for row in rows_of(kernels, "Decode attention") if row["kv"] == "bfloat16"]
-    ours = [float(row["TB/s of KV"]) for row in rows]
+def attention(axes: Axes, rows: list[Row], name: str, rate: str) -> None:
+    """Ours, and FlashAttention-3's from the ratio of the same run."""
+    ours = [float(row[rate]) for row in rows]
     peer = [x / float(row[FA3]) for x, row in zip(ours, rows, strict=True)]
-    bars(axes, [str(r["lengths"]) for r in rows], {"tercet": (ours, OURS), "FlashAttention-3": (peer, PEER)})  # fmt: skip
-    axes.set_title("Decode attention, TB/s of KV", fontsize=9)
-
-
-def prefill_attention(axes: Axes, kernels: Path) -> None:
-    rows = [row for row in rows_of(kernels, "Prefill attention") if row["kernel"] == "fresh"]
-    ours = [float(row["TF/s"]) for row in rows]
-    peer = [x / float(row[FA3]) for x, row in zip(ours, rows, strict=True)]
-    bars(axes, [str(r["rows"]) for r in rows], {"tercet": (ours, OURS), "FlashAttention-3": (peer, PEER)})  # fmt: skip
-    axes.set_title("Prefill attention, TF/s", fontsize=9)
+    sides = {"tercet": (ours, OURS), "FlashAttention-3": (peer, PEER)}
+    bars(axes, [str(row[name]) for row in rows], sides)
 
 
 def main() -> None:
@@ -63,8 +55,13 @@ def main() -> None:
     options = made.parse_args()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     decode_steps(left, options.results / "gpu_engine.json")
-    decode_attention(middle, options.results / "gpu_kernels.json")
-    prefill_attention(right, options.results / "gpu_kernels.json")
+    kernels = options.results / "gpu_kernels.json"
+    decode = [r for r in rows_of(kernels, "Decode attention") if r["kv"] == "bfloat16"]
+    attention(middle, decode, "lengths", "TB/s of KV")
+    middle.set_title("Decode attention, TB/s of KV", fontsize=9)
+    prefill = [r for r in rows_of(kernels, "Prefill attention") if r["kernel"] == "fresh"]
+    attention(right, prefill, "rows", "TF/s")
+    right.set_title("Prefill attention, TF/s", fontsize=9)
     figure.savefig(options.png, dpi=110)
 
 
